@@ -1,0 +1,25 @@
+/** One client request on its way through candidates and attempts: what the facade sees of it. */
+import type { InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
+
+export interface DispatchOptions {
+  /** Aborts when the client has gone: cancels the attempt, counts for nobody. */
+  readonly signal: AbortSignal;
+  /**
+   * A stream commits with its first text, after which no other candidate is tried. Without a stream nothing is
+   * yielded but progress until the whole answer is here, so that failover stays possible to the end.
+   */
+  readonly stream: boolean;
+}
+
+export interface Dispatch {
+  /** Iterate once. Throws `MeshError` only; the event `end` always comes last in a whole answer. */
+  readonly events: AsyncIterable<InferenceEvent>;
+  /** Fingerprint of the node that answers; null until an attempt was accepted. */
+  readonly servedBy: string | null;
+  /** Attempts made so far. */
+  readonly attempts: number;
+}
+
+export interface Dispatcher {
+  dispatch(request: InferenceRequest, options: DispatchOptions): Dispatch;
+}
