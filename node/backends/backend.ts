@@ -1,6 +1,7 @@
 /** Anything that can answer a request: the engine here, a peer, later HTTP servers and clusters. */
-import type { CatalogEntry } from '../../protocols/catalog/catalog.ts';
+import type { CatalogEntry, NodeLoad } from '../../protocols/catalog/catalog.ts';
 import type { InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
+import type { Startable } from '../common/lifecycle.ts';
 
 export type BackendKind = 'engine' | 'peer';
 
@@ -22,4 +23,19 @@ export interface LocalBackend extends Backend {
   catalog(): readonly CatalogEntry[];
   /** Calls `listener` after each change of `catalog()`; returns the unsubscribe. */
   onCatalogChange(listener: () => void): () => void;
+}
+
+/** What happens to the models of an engine. `fraction`: 0 to 1. */
+export type EngineEvent =
+  | { readonly type: 'loading'; readonly model: string; readonly fraction: number }
+  | { readonly type: 'resident'; readonly model: string; readonly loadMs: number }
+  | { readonly type: 'failed'; readonly model: string; readonly message: string };
+
+/** The backend that runs models on this machine. */
+export interface Engine extends LocalBackend, Startable {
+  /** Build of the inference library: part of what makes two nodes answer alike. */
+  readonly build: string;
+  load(): Omit<NodeLoad, 'draining'>;
+  /** Returns the unsubscribe. */
+  onEvent(listener: (event: EngineEvent) => void): () => void;
 }

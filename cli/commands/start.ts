@@ -1,0 +1,48 @@
+/** `meshnode start`: runs a node until it is told to stop. */
+import { createMeshNode, type MeshNode } from '../../node/index.ts';
+import { CliError, type Command, configOf, EXIT, type Invocation } from '../command.ts';
+import { JsonView, PrettyView } from '../start-view.ts';
+
+const SIGNAL_BASE = 128;
+const SIGNAL_NUMBERS: Readonly<Record<string, number>> = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 };
+
+export const start: Command = {
+  name: 'start',
+  positionals: '',
+  maxPositionals: 0,
+  summary: 'run a node: join or form the mesh',
+  settings: null,
+  extra: [],
+  async run(invocation) {
+    const { terminal } = invocation;
+    // --json is what every command calls it; here it means the event format.
+    const flags = invocation.json ? { ...invocation.flags, 'log-format': ['json'] } : invocation.flags;
+    const { config } = configOf({ ...invocation, flags });
+    const view = config.log.format === 'json' ? new JsonView(terminal) : new PrettyView(terminal);
+    const node = await createMeshNode(config);
+    node.onEvent((event) => view.show(event));
+    return await runUntilSignal(node, invocation);
+  },
+};
+
+/** Runs the node from start to stop. The first signal drains, a second one ends the process at once. */
+async function runUntilSignal(node: MeshNode, invocation: Invocation): Promise<number> {
+  const asked = Promise.withResolvers<void>();
+  const unlisten = invocation.signals.listen((signal, count) => {
+    if (count > 1) process.exit(SIGNAL_BASE + (SIGNAL_NUMBERS[signal] ?? 0));
+    if (invocation.terminal.isTty) invocation.terminal.line('\ndraining… (press again to stop now)');
+    asked.resolve();
+  });
+  try {
+    const started = node.start();
+    // Asked to stop while starting: the stop below ends the start, whose failure is then no news.
+    await Promise.race([started, asked.promise.then(() => started.catch(() => {}))]);
+    await asked.promise;
+  } catch (error) {
+    throw new CliError(error instanceof Error ? error.message : String(error));
+  } finally {
+    await node.stop();
+    unlisten();
+  }
+  return EXIT.ok;
+}

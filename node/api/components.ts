@@ -1,0 +1,132 @@
+/** What the facade needs: the dispatcher, read-only views of the node's state, and its options. */
+import type { CatalogEntry, NodeLoad } from '../../protocols/catalog/catalog.ts';
+import type { Clock } from '../common/clock.ts';
+import type { Logger } from '../common/logger.ts';
+import type { Metrics } from '../common/metrics.ts';
+import type { Dispatcher } from '../routing/dispatch.ts';
+
+/** Who this node is and how it does, `GET /api/v1/node`. */
+export interface NodeStatus {
+  /** What people see. */
+  readonly name: string;
+  readonly version: string;
+  readonly fingerprint: string;
+  /** Start time of the process, Unix milliseconds. */
+  readonly epoch: number;
+  readonly uptimeMs: number;
+  /** Base URL of the facade. */
+  readonly api: string;
+  /** Where peers can dial us, each ending in `/p2p/<fingerprint>`. */
+  readonly multiaddrs: readonly string[];
+  readonly draining: boolean;
+  /** llama.cpp build. */
+  readonly engineBuild: string;
+}
+
+/** One other node as seen from here, `GET /api/v1/peers`. */
+export interface PeerStatus {
+  readonly fingerprint: string;
+  readonly name: string;
+  readonly version: string;
+  readonly status: 'online' | 'suspect' | 'offline';
+  /** Multiaddrs. */
+  readonly addresses: readonly string[];
+  /** Round trip, milliseconds; null before the first measurement. */
+  readonly latencyMs: number | null;
+  readonly load: NodeLoad | null;
+  readonly models: readonly CatalogEntry[];
+  /** Higher is preferred. */
+  readonly priority: number;
+}
+
+/** Requests sent to one peer and the state of its breaker. */
+export interface PeerRoutingStats {
+  readonly fingerprint: string;
+  readonly totalRequests: number;
+  readonly successCount: number;
+  readonly failureCount: number;
+  /** 0 before the first sample. */
+  readonly avgLatencyMs: number;
+  readonly activeRequests: number;
+  readonly circuitOpen: boolean;
+  readonly consecutiveFailures: number;
+}
+
+/** How requests are spread, as configured. */
+export interface LoadBalancingStatus {
+  readonly enabled: boolean;
+  readonly strategy: string;
+  /** Consecutive failures that open a circuit. */
+  readonly failureThreshold: number;
+  readonly resetTimeoutSecs: number;
+}
+
+/** A model that another node says it serves. */
+export interface RemoteModel {
+  readonly fingerprint: string;
+  readonly entry: CatalogEntry;
+}
+
+/** Every function reads memory only and returns at once: the model list must not wait for a slow peer. */
+export interface FacadeComponents {
+  readonly dispatcher: Dispatcher;
+  readonly localModels: () => readonly CatalogEntry[];
+  readonly remoteModels: () => readonly RemoteModel[];
+  readonly node: () => NodeStatus;
+  readonly peers: () => readonly PeerStatus[];
+  readonly routingStats: () => readonly PeerRoutingStats[];
+  readonly loadBalancing: () => LoadBalancingStatus;
+  readonly metrics: Metrics;
+  readonly logger: Logger;
+  readonly clock: Clock;
+}
+
+export interface FacadeOptions {
+  readonly host: string;
+  /** 0 = any free port. */
+  readonly port: number;
+  /** Bearer key that every route but `/` and `/health` asks for; null = none. */
+  readonly apiKey: string | null;
+  /** Further `Host` names, `name` or `name:port`. */
+  readonly allowHosts: readonly string[];
+  /** Web origins that may read answers, for example `https://chat.example`. */
+  readonly allowOrigins: readonly string[];
+  /** A larger body is a 413. Default 16 MiB. */
+  readonly bodyLimitBytes?: number;
+  /** A request's headers, and the whole request, must have arrived by then. Defaults 5 s and 10 s. */
+  readonly headersTimeoutMs?: number;
+  readonly requestTimeoutMs?: number;
+  /** How often the two above are looked at. Default 1 s. */
+  readonly timeoutCheckMs?: number;
+  /** An idle connection is closed after it. Default 65 s, past the 60 s that clients and proxies keep theirs. */
+  readonly keepAliveMs?: number;
+  /** Further connections are dropped. Default 256. */
+  readonly maxConnections?: number;
+  /** A stream's headers wait this long for content, so that failures keep their HTTP status. Default 15 s. */
+  readonly headerWaitMs?: number;
+  /** Comments between headers and content, and in gaps of the content. Defaults 5 s and 10 s. */
+  readonly waitingCommentMs?: number;
+  readonly gapCommentMs?: number;
+  /** A client that reads nothing for this long loses its answer. Default 30 s. */
+  readonly drainMs?: number;
+}
+
+/** Options with every default filled in. */
+export type ResolvedFacadeOptions = Required<FacadeOptions>;
+
+/** Fills in the defaults. */
+export function resolveFacadeOptions(options: FacadeOptions): ResolvedFacadeOptions {
+  return {
+    bodyLimitBytes: 16 * 1024 * 1024,
+    headersTimeoutMs: 5_000,
+    requestTimeoutMs: 10_000,
+    timeoutCheckMs: 1_000,
+    keepAliveMs: 65_000,
+    maxConnections: 256,
+    headerWaitMs: 15_000,
+    waitingCommentMs: 5_000,
+    gapCommentMs: 10_000,
+    drainMs: 30_000,
+    ...options,
+  };
+}

@@ -1,0 +1,69 @@
+/** How large a context fits the memory: decided from estimates, before llama.cpp allocates and takes the process down. */
+import { MeshError } from '../../common/errors.ts';
+import { DEFAULT_CONTEXT_TOKENS } from './ipc.ts';
+
+/** Bytes, of the machine and of its GPUs. */
+export interface Memory {
+  readonly ramBytes: number;
+  readonly vramBytes: number;
+}
+
+export interface ContextQuestion {
+  /** What the user asked for, null for as much as is sensible. */
+  readonly requestedTokens: number | null;
+  readonly trainedTokens: number;
+  readonly parallel: number;
+  readonly free: Memory;
+  /** What all sequences of that context need. */
+  readonly need: (contextTokens: number) => Promise<Memory>;
+}
+
+/** A context smaller than this is of no use to a chat. */
+const LEAST_TOKENS = 512;
+/** Left to everything else on the machine. */
+const USABLE_SHARE = 0.9;
+
+/**
+ * Tokens per sequence.
+ *
+ * @throws MeshError `out_of_memory` when what was asked for, or else the least useful context, does not fit.
+ */
+export async function fittingContext(question: ContextQuestion): Promise<number> {
+  const { requestedTokens, trainedTokens } = question;
+  const most = requestedTokens ?? Math.min(trainedTokens, DEFAULT_CONTEXT_TOKENS);
+  const least = requestedTokens ?? Math.min(most, LEAST_TOKENS);
+  for (let tokens = most; ; tokens = Math.max(least, Math.floor(tokens / 2))) {
+    const need = await question.need(tokens);
+    if (fits(need, question.free)) return tokens;
+    if (tokens <= least) throw doesNotFit(tokens, question, need);
+  }
+}
+
+/**
+ * Checks the weights alone.
+ *
+ * @throws MeshError `out_of_memory`.
+ */
+export function weightsFit(need: Memory, free: Memory): void {
+  if (fits(need, free)) return;
+  throw new MeshError(
+    'out_of_memory',
+    `The model's weights need ${mebibytes(need)} of memory and ${mebibytes(free)} are free. Use a smaller model or a stronger quantisation.`,
+  );
+}
+
+function fits(need: Memory, free: Memory): boolean {
+  return need.ramBytes <= free.ramBytes * USABLE_SHARE && need.vramBytes <= free.vramBytes;
+}
+
+function doesNotFit(tokens: number, { parallel, free }: ContextQuestion, need: Memory): MeshError {
+  return new MeshError(
+    'out_of_memory',
+    `A context of ${tokens} tokens for ${parallel} requests at once needs ${mebibytes(need)} of memory and ${mebibytes(free)} are free. Start with a smaller --context or --parallel.`,
+  );
+}
+
+function mebibytes({ ramBytes, vramBytes }: Memory): string {
+  const mib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+  return vramBytes === 0 ? mib(ramBytes) : `${mib(ramBytes)} (+ ${mib(vramBytes)} on the GPU)`;
+}

@@ -1,0 +1,50 @@
+/** Another node as a backend: one yamux substream for each request, given up at once when the peer is declared dead. */
+
+import { type InferenceClientLimits, infer } from '../../protocols/inference/client.ts';
+import type { InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
+import type { Clock } from '../common/clock.ts';
+import { MeshError } from '../common/errors.ts';
+import type { PeerStreams } from '../network/peer-streams.ts';
+import type { PeerTable } from '../network/peer-table.ts';
+import type { Backend } from './backend.ts';
+
+export interface PeerBackendComponents {
+  readonly streams: PeerStreams;
+  readonly peers: PeerTable;
+  readonly clock: Clock;
+}
+
+export class PeerBackend implements Backend {
+  readonly kind = 'peer';
+  /** The peer's fingerprint. */
+  readonly id: string;
+  readonly #components: PeerBackendComponents;
+  readonly #limits: Partial<InferenceClientLimits>;
+
+  constructor(components: PeerBackendComponents, fingerprint: string, limits: Partial<InferenceClientLimits> = {}) {
+    this.#components = components;
+    this.id = fingerprint;
+    this.#limits = limits;
+  }
+
+  async *infer(request: InferenceRequest, { signal }: { signal: AbortSignal }): AsyncGenerator<InferenceEvent> {
+    const { streams, peers, clock } = this.#components;
+    const gone = new AbortController();
+    const unsubscribe = peers.onChange((change) => {
+      if (change.kind !== 'down' || change.peer.fingerprint !== this.id) return;
+      // A peer that said goodbye finishes what it runs.
+      if (change.reason === 'goodbye') return;
+      gone.abort(new MeshError('peer_unreachable', `Peer ${change.peer.name} stopped answering`));
+    });
+    try {
+      yield* infer(request, {
+        signal: AbortSignal.any([signal, gone.signal]),
+        clock,
+        acquire: (acquireSignal) => streams.acquire(this.id, acquireSignal),
+        limits: this.#limits,
+      });
+    } finally {
+      unsubscribe();
+    }
+  }
+}

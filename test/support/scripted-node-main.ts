@@ -1,0 +1,31 @@
+/**
+ * A whole node with a scripted engine, started like the real one (flags of `meshnode start`, values after a space).
+ * The environment says SCRIPTED_MODELS (ids, comma-separated; may be empty) and SCRIPTED_DELAY_MS.
+ */
+import { homedir } from 'node:os';
+import { silentLogger } from '../../node/common/logger.ts';
+import { loadConfig } from '../../node/config.ts';
+import { MeshNode } from '../../node/mesh-node.ts';
+import { ScriptedEngine } from './scripted-engine.ts';
+
+const flags: Record<string, string[]> = {};
+const words = process.argv.slice(2).filter((word) => word !== 'start');
+for (let i = 0; i < words.length; i++) {
+  const name = (words[i] ?? '').replace(/^--/, '');
+  const next = words[i + 1];
+  const isSwitch = next === undefined || next.startsWith('--');
+  flags[name] = [...(flags[name] ?? []), isSwitch ? 'true' : next];
+  if (!isSwitch) i += 1;
+}
+
+const { config } = loadConfig({ flags, env: {}, cwd: process.cwd(), home: homedir(), hostName: 'scripted' });
+const models = (process.env['SCRIPTED_MODELS'] ?? '').split(',').filter((id) => id !== '');
+const tokenDelayMs = Number(process.env['SCRIPTED_DELAY_MS'] ?? 0);
+const node = new MeshNode(config, {
+  logger: silentLogger,
+  engine: ({ fingerprint }) => new ScriptedEngine({ fingerprint, models, tokenDelayMs }),
+});
+node.onEvent((event) => process.stdout.write(`${JSON.stringify(event)}\n`));
+for (const signal of ['SIGTERM', 'SIGINT'] as const)
+  process.once(signal, () => void node.stop().then(() => process.exit(0)));
+await node.start();

@@ -1,0 +1,16 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { commandHelp, overview } from '../../../cli/help.ts';
+import { COMMANDS } from '../../../cli/main.ts';
+
+test('every help page fits a screen of 24 lines and 80 columns', () => {
+  for (const page of [overview(COMMANDS), ...COMMANDS.map(commandHelp)]) {
+    assert.ok(page.length <= 23, `${page[0]}: ${page.length} lines and the prompt`);
+    for (const line of page) assert.ok(line.length <= 80, line);
+  }
+});
+
+test('the overview names every command', () => {
+  const text = overview(COMMANDS).join('\n');
+  for (const { name } of COMMANDS) assert.match(text, new RegExp(`^  ${name}\\b`, 'm'));
+});
