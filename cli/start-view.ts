@@ -3,6 +3,9 @@ import type { NodeEvent } from '../node/index.ts';
 import { shortFingerprint } from './format.ts';
 import { clean, type Terminal } from './terminal.ts';
 
+/** How the user calls us: through npx in a checkout. */
+const COMMAND = process.env['npm_command'] === 'exec' ? 'npx meshnode' : 'meshnode';
+
 /** Shows one event at a time. */
 export interface StartView {
   show(event: NodeEvent): void;
@@ -79,7 +82,7 @@ export class PrettyView implements StartView {
       `  API          ${paint('cyan', `${event.api}/v1`)}  (OpenAI-compatible)`,
       `  fingerprint  ${event.fingerprint}`,
       `  models       ${models}`,
-      `  try          meshnode chat   or   curl ${event.api}/v1/models`,
+      `  try          ${COMMAND} chat   or   curl ${event.api}/v1/models`,
       paint('dim', '  Open mesh: every machine on this LAN can join it and use its models. Ctrl-C stops.'),
     ];
   }

@@ -18,7 +18,7 @@ import { ModelIndex } from './network/model-index.ts';
 import { PeerStreams } from './network/peer-streams.ts';
 import { type PeerChange, PeerTable } from './network/peer-table.ts';
 import { ProviderRecords } from './network/provider-records.ts';
-import { Swarm } from './network/swarm.ts';
+import { type StreamHandler, Swarm } from './network/swarm.ts';
 import type { NodeEvent } from './node-event.ts';
 import { statusViews } from './node-status.ts';
 import { Breakers } from './routing/breakers.ts';
@@ -120,7 +120,7 @@ export class MeshNode {
       { dataDir: config.dataDir, ...config.models, demoPath: demoModelPath() },
     );
     // The swarm: its handlers are lent by parts that are built after it.
-    const handlers = new Map([
+    const handlers = new Map<string, StreamHandler>([
       [CATALOG_PROTOCOL, (stream, from) => exchange.serve(stream, from)],
       [
         INFERENCE_PROTOCOL,
@@ -129,13 +129,15 @@ export class MeshNode {
           return serveInference(stream, from, (request, context) => inbound.serve(request, context), {
             clock,
             reserveBytes,
+            onViolation: () => disconnect(from),
           });
         },
       ],
-    ] satisfies ConstructorParameters<typeof Map<string, import('./network/swarm.ts').StreamHandler>>[0]);
+    ]);
     const { mdns, dht, peers } = config.network;
     const swarm = new Swarm({ clock, logger }, { privateKey, handlers, listen, mdns, dht });
     const { fingerprint } = swarm;
+    const disconnect = (peer: string): void => swarm.disconnect(peer);
     const engine =
       this.#parts.engine?.({ fingerprint, models, logger }) ??
       new LlamaEngine({ fingerprint, models, clock, logger }, config.engine);
@@ -162,7 +164,8 @@ export class MeshNode {
     // Where a request goes, whoever asks.
     const stats = new RoutingStats();
     const breakers = new Breakers({ clock });
-    const peerBackend = (peer: string): PeerBackend => new PeerBackend({ streams, peers: table, clock }, peer);
+    const peerBackend = (peer: string): PeerBackend =>
+      new PeerBackend({ streams, peers: table, clock, onViolation: disconnect }, peer);
     const router = new Router({ local: engine, index, providers, stats, peerBackend });
     const dispatcher = new MeshDispatcher({ router, breakers, stats, metrics, clock, logger });
     const inbound: Inbound = new Inbound({ local: engine, metrics, isDraining: () => this.#draining });

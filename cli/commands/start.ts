@@ -21,6 +21,7 @@ export const start: Command = {
     const view = config.log.format === 'json' ? new JsonView(terminal) : new PrettyView(terminal);
     const node = await createMeshNode(config);
     node.onEvent((event) => view.show(event));
+    process.on('uncaughtException', surviveStreamRace);
     return await runUntilSignal(node, invocation);
   },
 };
@@ -45,4 +46,14 @@ async function runUntilSignal(node: MeshNode, invocation: Invocation): Promise<n
     unlisten();
   }
   return EXIT.ok;
+}
+
+/**
+ * A stream that closes while its last bytes drain makes libp2p throw from an event listener, where nobody can catch it
+ * (libp2p/js-libp2p#3415). The stream is gone either way; a node must not go with it. Anything else is a bug and fatal.
+ */
+function surviveStreamRace(error: Error): void {
+  if (error.name === 'StreamStateError') return;
+  process.stderr.write(`meshnode: ${error.stack ?? error.message}\n`);
+  process.exit(EXIT.failure);
 }

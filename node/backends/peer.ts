@@ -12,6 +12,8 @@ export interface PeerBackendComponents {
   readonly streams: PeerStreams;
   readonly peers: PeerTable;
   readonly clock: Clock;
+  /** The peer broke the protocol. */
+  readonly onViolation?: (fingerprint: string) => void;
 }
 
 export class PeerBackend implements Backend {
@@ -43,6 +45,9 @@ export class PeerBackend implements Backend {
         acquire: (acquireSignal) => streams.acquire(this.id, acquireSignal),
         limits: this.#limits,
       });
+    } catch (error) {
+      if (error instanceof MeshError && error.code === 'protocol_violation') this.#components.onViolation?.(this.id);
+      throw error;
     } finally {
       unsubscribe();
     }

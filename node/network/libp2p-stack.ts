@@ -69,6 +69,9 @@ export async function createStack(options: StackOptions, gate: DialGate): Promis
     connectionEncrypters: [noise()],
     streamMuxers: [
       yamux({
+        // Streams that a peer opens before our side of the upgrade is done; above the default of 10 they would cost the
+        // connection, and a restarted node's first requests come in a burst.
+        maxEarlyStreams: 256,
         // The window must stay below the read buffer, or a paused reader is killed; an unbounded write buffer (the
         // default) lets a peer that never reads fill our memory.
         streamOptions: { maxStreamWindowSize: 4 * MIB, maxReadBufferLength: 16 * MIB, maxWriteBufferLength: 4 * MIB },

@@ -84,15 +84,18 @@ export class PeerTable {
     return () => this.#listeners.delete(listener);
   }
 
-  /** The peer introduced itself. A later epoch makes everything void that it said before; an earlier one is ignored. */
+  /**
+   * The peer introduced itself. Another epoch makes everything void that it said before. While it is in use an earlier
+   * one is ignored; of a peer that was gone it is believed, for a clock may be set back between two lives.
+   */
   hello(fingerprint: string, hello: NodeHello): void {
     const known = this.#entries.get(fingerprint);
     if (known === undefined) {
       this.#entries.set(fingerprint, newEntry(fingerprint, hello));
       return;
     }
-    if (hello.epoch < known.hello.epoch) return;
-    if (hello.epoch > known.hello.epoch) {
+    if (hello.epoch < known.hello.epoch && known.status !== 'offline') return;
+    if (hello.epoch !== known.hello.epoch) {
       this.#down(known, 'lost');
       known.models = null;
       known.load = null;

@@ -98,6 +98,16 @@ test('a later epoch voids what was said before, an earlier one is not believed',
   assert.deepEqual(idsOf('P'), ['new']);
 });
 
+test('a peer that was gone is believed although its clock was set back', () => {
+  const { table, join, idsOf } = harness();
+  join('P', 'old');
+  table.hello('P', hello({ epoch: 9 }));
+  table.lost('P');
+  table.hello('P', hello({ epoch: 3, name: 'reborn' }));
+  table.snapshot('P', [catalogEntry('new')]);
+  assert.deepEqual([table.get('P')?.name, ...idsOf('P')], ['reborn', 'new']);
+});
+
 test('deltas add, replace and remove', () => {
   const { table, join, index, idsOf } = harness();
   join('P', 'a', 'b');
