@@ -85,13 +85,10 @@ export class PeerStreams implements Startable {
     const pool = this.#pool(fingerprint);
     pool.usedAt.push(this.#clock.now());
     const warm = this.#takeIdle(pool);
-    if (warm !== null) {
-      this.#refill(fingerprint, pool);
-      return { stream: warm, fresh: false };
-    }
-    const stream = await this.#swarm.openStream(fingerprint, INFERENCE_PROTOCOL, signal);
-    this.#refill(fingerprint, this.#pool(fingerprint));
-    return { stream, fresh: true };
+    const stream = warm ?? (await this.#swarm.openStream(fingerprint, INFERENCE_PROTOCOL, signal));
+    // Opening costs both sides as much as a short answer's first token: it waits until this stream has done its work.
+    stream.addEventListener('close', () => this.#refill(fingerprint, this.#pool(fingerprint)), { once: true });
+    return { stream, fresh: warm === null };
   }
 
   /** Resets the idle streams to a peer. */

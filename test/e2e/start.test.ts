@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import OpenAI, { APIError } from 'openai';
+import { demoModelPath } from '../../node/backends/llama-cpp/demo/demo-model.ts';
 import { NodeProcess, signalQuietly, temporaryDir } from '../support/node-process.ts';
 
 const ALONE = ['--no-mdns', '--listen', '/ip4/127.0.0.1/tcp/0'];
@@ -248,14 +249,20 @@ describe('meshnode start with something wrong', () => {
     assert.match(await refusal(['--prot', '1']), /--prot.*--port/);
   });
 
-  test('a file that is no GGUF, a truncated one and one that is not there are named', async () => {
+  test('an unreadable GGUF, a lying one, a truncated one and one that is not there are named', async () => {
     assert.match(await refusal(['--model', file('junk.gguf', 'not a model')]), /junk\.gguf/);
     const truncated = Buffer.alloc(64);
     truncated.write('GGUF');
     truncated.writeUInt32LE(3, 4);
     truncated.writeBigUInt64LE(2n ** 60n, 8);
     assert.match(await refusal(['--model', file('lying.gguf', truncated)]), /lying\.gguf/);
+    const half = readFileSync(demoModelPath());
+    assert.match(
+      await refusal(['--model', file('half.gguf', half.subarray(0, half.length / 2))]),
+      /half\.gguf.*truncated/,
+    );
     assert.match(await refusal(['--model', '/nowhere/model.gguf']), /\/nowhere\/model\.gguf/);
+    assert.match(await refusal(['--model', temporaryDir()]), /meshnode-test-/);
   });
 });
 
