@@ -20,6 +20,7 @@ export interface ContextQuestion {
 
 /** A context smaller than this is of no use to a chat. */
 const LEAST_TOKENS = 512;
+const FIRST_PART_TOKENS = 32_768;
 /** Left to everything else on the machine. */
 const USABLE_SHARE = 0.9;
 
@@ -29,13 +30,23 @@ const USABLE_SHARE = 0.9;
  * @throws MeshError `out_of_memory` when what was asked for, or else the least useful context, does not fit.
  */
 export async function fittingContext(question: ContextQuestion): Promise<number> {
-  const { requestedTokens, trainedTokens } = question;
-  const most = requestedTokens ?? Math.min(trainedTokens, DEFAULT_CONTEXT_TOKENS);
-  const least = requestedTokens ?? Math.min(most, LEAST_TOKENS);
+  const { requestedTokens, trainedTokens, need, free } = question;
+  if (requestedTokens !== null) return await exactContext(requestedTokens, question);
+  const most = Math.min(trainedTokens, DEFAULT_CONTEXT_TOKENS);
+  const least = Math.min(most, LEAST_TOKENS);
   for (let tokens = most; ; tokens = Math.max(least, Math.floor(tokens / 2))) {
-    const need = await question.need(tokens);
-    if (fits(need, question.free)) return tokens;
-    if (tokens <= least) throw doesNotFit(tokens, question, need);
+    const needed = await need(tokens);
+    if (fits(needed, free)) return tokens;
+    if (tokens <= least) throw doesNotFit(tokens, question, needed);
+  }
+}
+
+/** Asks for growing parts of it: estimates of absurd sizes take minutes, and the first part that does not fit decides. */
+async function exactContext(tokens: number, question: ContextQuestion): Promise<number> {
+  for (let part = Math.min(tokens, FIRST_PART_TOKENS); ; part = Math.min(tokens, part * 2)) {
+    const needed = await question.need(part);
+    if (!fits(needed, question.free)) throw doesNotFit(tokens, question, needed);
+    if (part === tokens) return tokens;
   }
 }
 
@@ -59,7 +70,7 @@ function fits(need: Memory, free: Memory): boolean {
 function doesNotFit(tokens: number, { parallel, free }: ContextQuestion, need: Memory): MeshError {
   return new MeshError(
     'out_of_memory',
-    `A context of ${tokens} tokens for ${parallel} requests at once needs ${mebibytes(need)} of memory and ${mebibytes(free)} are free. Start with a smaller --context or --parallel.`,
+    `A context of ${tokens} tokens for ${parallel} requests at once needs at least ${mebibytes(need)} of memory and ${mebibytes(free)} are free. Start with a smaller --context or --parallel.`,
   );
 }
 

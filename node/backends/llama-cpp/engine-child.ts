@@ -11,7 +11,12 @@ const send = (message: FromChild, sent: () => void = () => {}): void => {
 const host = new EngineHost({ load: loadNativeModel, send, now: () => performance.now() });
 
 // Not process.exit(): it would wait for the decode on the native threads, and may crash in it. There is nothing to save.
-process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+const die = (): void => {
+  process.kill(process.pid, 'SIGKILL');
+};
+process.on('disconnect', die);
+// The node may have gone while the imports above were loaded, before anybody listened.
+if (process.connected !== true) die();
 // The node decides when its engine stops; a Ctrl-C in the terminal reaches the whole process group.
 process.on('SIGINT', () => {});
 process.on('SIGTERM', () => {});

@@ -84,6 +84,8 @@ export class StepScheduler<L extends SteppedLane> {
   }
 
   async #run(): Promise<void> {
+    // Two turns, so that the channel is read once in between: requests sent together begin in one batch.
+    await nextTurn();
     await nextTurn();
     while (this.#lanes.size > 0) {
       this.#sweep();

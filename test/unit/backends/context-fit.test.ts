@@ -32,6 +32,18 @@ test('a context that was asked for is taken or refused, never shrunk', async () 
   await assert.rejects(fit(20_000, 4_096, 10), outOfMemory(/20000 tokens .* 20 MiB .* 10 MiB .*--context/));
 });
 
+test('the memory that an absurd context needs is not estimated to the end', async () => {
+  let largest = 0;
+  const counted = (tokens: number) => {
+    largest = Math.max(largest, tokens);
+    return need(tokens);
+  };
+  const free = { ramBytes: 100 * MIB, vramBytes: 0 };
+  const question = { requestedTokens: 500_000_000, trainedTokens: 512, parallel: 4, free, need: counted };
+  await assert.rejects(fittingContext(question), outOfMemory(/500000000 tokens/));
+  assert.ok(largest < 1_000_000);
+});
+
 test('weights beyond the memory are refused with both sizes', () => {
   assert.throws(
     () => weightsFit({ ramBytes: 100 * MIB, vramBytes: 0 }, { ramBytes: 50 * MIB, vramBytes: 0 }),
