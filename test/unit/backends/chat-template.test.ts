@@ -56,6 +56,18 @@ test('no user text adds a control token that acts, and all of it arrives as it w
   );
 });
 
+test('two user texts that a template puts next to each other make no control token together', () => {
+  const bare = template('{% for m in messages %}{{ m.content }}{% endfor %}');
+  for (const control of CONTROL) {
+    for (let cut = 1; cut < control.length; cut += 1) {
+      const halves = [control.slice(0, cut), control.slice(cut)];
+      const segments = bare.render(halves.map((content) => ({ role: 'user', content })));
+      assert.deepEqual(acting(segments), []);
+      assert.equal(joined(segments), control);
+    }
+  }
+});
+
 test('placeholders that a template cut apart are dropped without harm', () => {
   const control = new ControlText(CONTROL, ['</s>'], '');
   const escaped = control.escape('</s>');

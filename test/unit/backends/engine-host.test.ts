@@ -110,7 +110,9 @@ test('two requests share each step, and one message carries what the step gave b
   assert.deepEqual(outputs(1).at(-1)?.end?.finish, 'length');
 });
 
-test('a cancelled generation takes no further token, and its slot, the lowest, is handed out next', async () => {
+test('a cancelled generation takes no further token, and its slot, the lowest, is handed out next', {
+  timeout: 10_000,
+}, async () => {
   const model = new LetterModel();
   const { host, sent, until, outputs } = await loadedHost(model.native(2, 10_000));
   await host.receive({ type: 'generate', id: 1, request: request('hi', { maxTokens: 9_000 }) });

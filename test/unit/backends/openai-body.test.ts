@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { generationRequest } from '../../../node/backends/llama-cpp/generation-request.ts';
+import { positionSeed } from '../../../node/backends/llama-cpp/sampling.ts';
 import { MeshError } from '../../../node/common/errors.ts';
 import type { InferenceKind } from '../../../protocols/inference/events.ts';
 import { parseBody } from '../../../protocols/inference/openai-body.ts';
@@ -183,4 +184,13 @@ test('a completion body is continued as it stands, for 16 tokens unless it says 
   const made = request('completion', completion({ prompt: ['Once'] }));
   assert.deepEqual(made.prompt, { text: 'Once' });
   assert.equal(made.maxTokens, 16);
+});
+
+test('each position of an answer has a seed of its own, and never the one that means "pick any"', () => {
+  const seeds = new Set<number>();
+  for (let position = 0; position < 10_000; position += 1) seeds.add(positionSeed(7, position));
+  assert.ok(seeds.size > 9_990);
+  assert.ok([...seeds].every((seed) => Number.isInteger(seed) && seed >= 0 && seed < 0xffff_ffff));
+  assert.equal(positionSeed(7, 3), positionSeed(7, 3));
+  assert.notEqual(positionSeed(7, 3), positionSeed(8, 3));
 });
