@@ -4,14 +4,13 @@ import type { CatalogEntry, NodeLoad } from '../../../protocols/catalog/catalog.
 import type { InferenceEvent, InferenceRequest } from '../../../protocols/inference/events.ts';
 import { abortable, type Clock } from '../../common/clock.ts';
 import { MeshError } from '../../common/errors.ts';
-import type { Startable } from '../../common/lifecycle.ts';
 import type { Logger } from '../../common/logger.ts';
 import type { ModelFile, ModelFileSource } from '../../storage/model-file.ts';
-import type { LocalBackend } from '../backend.ts';
+import type { Engine, EngineEvent } from '../backend.ts';
 import { engineBuild } from './engine-build.ts';
 import { generationRequest } from './generation-request.ts';
 import { DEFAULT_CONTEXT_TOKENS, type GpuChoice } from './ipc.ts';
-import { type EngineEvent, ModelEngine } from './model-engine.ts';
+import { ModelEngine } from './model-engine.ts';
 
 export interface EngineComponents {
   /** This node's own. */
@@ -33,7 +32,7 @@ export interface EngineOptions {
   readonly wedgedAfterMs?: number;
 }
 
-export class LlamaEngine implements LocalBackend, Startable {
+export class LlamaEngine implements Engine {
   readonly kind = 'engine';
   readonly id: string;
   readonly #components: EngineComponents;

@@ -6,6 +6,7 @@ import type { CancelTimer, Clock } from '../../common/clock.ts';
 import { MeshError } from '../../common/errors.ts';
 import type { Logger } from '../../common/logger.ts';
 import type { ModelFile } from '../../storage/model-file.ts';
+import type { EngineEvent } from '../backend.ts';
 import { Admission } from './admission.ts';
 import { Answer } from './answer.ts';
 import { BeatWatch } from './beat-watch.ts';
@@ -19,11 +20,6 @@ import { Speed } from './speed.ts';
 const WORTH_WAITING_MS = 2_000;
 const LOADING_SILENCE_MS = 60_000;
 const LONGEST_STEP_MS = 180_000;
-
-export type EngineEvent =
-  | { readonly type: 'loading'; readonly model: string; readonly fraction: number }
-  | { readonly type: 'resident'; readonly model: string; readonly loadMs: number }
-  | { readonly type: 'failed'; readonly model: string; readonly message: string };
 
 export interface ModelEngineComponents {
   readonly fingerprint: string;
