@@ -2,6 +2,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { benchEngine } from './engine.ts';
+import { benchEnginePrefix } from './engine-prefix.ts';
 import { benchFacade } from './facade.ts';
 import { benchIdle } from './idle.ts';
 import { benchJoin } from './join.ts';
@@ -9,11 +10,14 @@ import { benchMeshHop } from './mesh-hop.ts';
 import { benchPresence } from './presence.ts';
 import { benchRelay } from './relay.ts';
 import { type BenchResult, machineLine, table } from './result.ts';
+import { benchRouting } from './routing.ts';
 
 const BENCHES: Readonly<Record<string, () => Promise<BenchResult>>> = {
   engine: benchEngine,
+  'engine-prefix': benchEnginePrefix,
   'mesh-hop': benchMeshHop,
   relay: benchRelay,
+  routing: benchRouting,
   facade: benchFacade,
   join: benchJoin,
   presence: benchPresence,

@@ -38,7 +38,12 @@ export interface ExtraFlag {
 }
 
 export interface Command {
+  /** Of a subcommand with its group: `nodes add`. */
   readonly name: string;
+  /** The first is what the group does when none is named; their flags are their own. */
+  readonly subcommands?: readonly Command[];
+  /** In the overview instead of name and positionals. */
+  readonly label?: string;
   /** Positional arguments as the help shows them. */
   readonly positionals: string;
   readonly maxPositionals: number;
@@ -49,6 +54,29 @@ export interface Command {
   readonly extra: readonly ExtraFlag[];
   /** @returns the exit code. */
   run(invocation: Invocation): Promise<number>;
+}
+
+/** A command that only holds others; alone it does what the first of them does. */
+export function group(name: string, summary: string, subcommands: readonly [Command, ...Command[]]): Command {
+  const [first] = subcommands;
+  const label = `${name} ${subcommands.length > 2 ? '…' : subcommands.map((each) => lastWord(each.name)).join('|')}`;
+  return { ...first, name, summary, subcommands, label };
+}
+
+/** `add` of `nodes add`. */
+export function lastWord(name: string): string {
+  return name.slice(name.lastIndexOf(' ') + 1);
+}
+
+/** Runs `work`; what it refuses in its input is a usage error. */
+export async function refusedAsUsage<T>(work: () => Promise<T> | T): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : null;
+    if (code === 'invalid_request') throw new CliError((error as Error).message, EXIT.usage);
+    throw error;
+  }
 }
 
 /** The configuration of this run; what is wrong with it is a usage error. */

@@ -3,12 +3,17 @@ import { existsSync, readFileSync } from 'node:fs';
 import { homedir, hostname } from 'node:os';
 import { join } from 'node:path';
 import { nearestName } from '../node/index.ts';
-import { CliError, type Command, EXIT } from './command.ts';
+import { CliError, type Command, EXIT, lastWord } from './command.ts';
 import { chat } from './commands/chat.ts';
 import { config } from './commands/config.ts';
 import { doctor } from './commands/doctor.ts';
+import { explain } from './commands/explain.ts';
+import { keys } from './commands/keys.ts';
 import { models } from './commands/models.ts';
+import { nodes } from './commands/nodes.ts';
 import { peers } from './commands/peers.ts';
+import { pool } from './commands/pool.ts';
+import { drain, pause, resume } from './commands/service.ts';
 import { start } from './commands/start.ts';
 import { status } from './commands/status.ts';
 import { parseFlags } from './flags.ts';
@@ -17,7 +22,23 @@ import { SignalSource } from './signal-source.ts';
 import { clean, createTerminal, type Terminal } from './terminal.ts';
 
 /** In the order of the help. */
-export const COMMANDS: readonly Command[] = [start, status, models, peers, chat, config, doctor, ...informational()];
+export const COMMANDS: readonly Command[] = [
+  start,
+  status,
+  models,
+  peers,
+  chat,
+  nodes,
+  keys,
+  pool,
+  explain,
+  drain,
+  pause,
+  resume,
+  config,
+  doctor,
+  ...informational(),
+];
 
 /** Runs one command line (without node and script). Resolves with the exit code; reports its own errors. */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -36,11 +57,11 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 async function dispatch(argv: readonly string[], terminal: Terminal): Promise<number> {
-  const [name = 'help', ...rest] = argv.map((argument, index) => (index === 0 ? alias(argument) : argument));
-  const command = COMMANDS.find((each) => each.name === name) ?? unknown(name);
+  const [name = 'help', ...words] = argv.map((argument, index) => (index === 0 ? alias(argument) : argument));
+  const { command, rest } = find(name, words);
   const { flags, positionals } = parseFlags(command, rest);
   const json = flags['json'] !== undefined;
-  if (flags['help'] !== undefined) return printHelp(command.name, json, terminal);
+  if (flags['help'] !== undefined) return printHelp(command, json, terminal);
   return await command.run({
     flags,
     positionals,
@@ -51,17 +72,28 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
   });
 }
 
+/** The command, or the subcommand when the next word names one of its group. */
+function find(name: string, words: readonly string[]): { command: Command; rest: readonly string[] } {
+  const command = COMMANDS.find((each) => each.name === name) ?? unknown(name, COMMANDS);
+  const [second] = words;
+  if (command.subcommands === undefined || second === undefined || second.startsWith('-')) {
+    return { command, rest: words };
+  }
+  const full = `${name} ${second}`;
+  const subcommand = command.subcommands.find((each) => each.name === full) ?? unknown(full, command.subcommands);
+  return { command: subcommand, rest: words.slice(1) };
+}
+
 function alias(first: string): string {
   if (first === '--help' || first === '-h') return 'help';
   return first === '--version' || first === '-v' ? 'version' : first;
 }
 
-function unknown(name: string): never {
-  const nearest = nearestName(
-    name,
-    COMMANDS.map((command) => command.name),
-  );
-  const hint = nearest === null ? 'see meshnode help' : `did you mean ${nearest}?`;
+function unknown(name: string, among: readonly Command[]): never {
+  const words = among.map((command) => lastWord(command.name));
+  const nearest = nearestName(lastWord(name), words);
+  const expected = among === COMMANDS ? 'see meshnode help' : `expected ${words.join(', ')}`;
+  const hint = nearest === null ? expected : `did you mean ${nearest}?`;
   throw new CliError(`unknown command "${name}": ${hint}`, EXIT.usage);
 }
 
@@ -73,9 +105,10 @@ function informational(): readonly Command[] {
       ...common,
       name: 'help',
       positionals: '[COMMAND]',
-      maxPositionals: 1,
+      maxPositionals: 2,
       summary: 'this page, or the flags of a command',
-      run: async ({ positionals, json, terminal }) => printHelp(positionals[0] ?? null, json, terminal),
+      run: async ({ positionals: [name, ...words], json, terminal }) =>
+        printHelp(name === undefined || name === 'help' ? null : find(name, words).command, json, terminal),
     },
     {
       ...common,
@@ -93,11 +126,8 @@ function informational(): readonly Command[] {
   ];
 }
 
-function printHelp(name: string | null, json: boolean, terminal: Terminal): number {
-  const lines =
-    name === null || name === 'help'
-      ? overview(COMMANDS)
-      : commandHelp(COMMANDS.find((each) => each.name === name) ?? unknown(name));
+function printHelp(command: Command | null, json: boolean, terminal: Terminal): number {
+  const lines = command === null ? overview(COMMANDS) : commandHelp(command);
   if (json) terminal.json({ help: lines });
   else for (const line of lines) terminal.line(line);
   return EXIT.ok;

@@ -13,6 +13,8 @@ export interface NodeAnswer {
   readonly api: string;
   readonly multiaddrs: readonly string[];
   readonly draining: boolean;
+  /** `open`, `paused` or `draining`. */
+  readonly state?: string;
   readonly engineBuild: string;
   readonly models: readonly CatalogEntry[];
 }
@@ -23,6 +25,9 @@ export interface PeerAnswer {
   readonly name: string;
   readonly version: string;
   readonly status: string;
+  readonly kind?: string;
+  readonly url?: string;
+  readonly priority: number;
   readonly addresses: readonly string[];
   readonly latencyMs: number | null;
   readonly load: NodeLoad | null;
@@ -51,6 +56,22 @@ export class NodeApi {
   async modelIds(): Promise<readonly string[]> {
     const { data } = (await this.#get('/v1/models')) as { data: readonly { id: string }[] };
     return data.map((model) => model.id);
+  }
+
+  /** Any other path of the node's own API. */
+  async read<T>(path: string): Promise<T> {
+    return (await this.#get(path)) as T;
+  }
+
+  /** Tells the node to do something, with a JSON object. */
+  async tell<T>(path: string, body: object): Promise<T> {
+    const response = await this.#request(path, {
+      method: 'POST',
+      signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
+    return (await response.json()) as T;
   }
 
   /**
@@ -101,11 +122,17 @@ export class NodeApi {
  * @throws CliError when there is none.
  */
 export async function connect(invocation: Invocation): Promise<NodeApi> {
+  const api = await tryConnect(invocation);
+  if (api === null) throw new CliError('no node is running here: start one with `meshnode start`');
+  return api;
+}
+
+/** The node that runs with this data dir, or null: for commands that also work without. */
+export async function tryConnect(invocation: Invocation): Promise<NodeApi | null> {
   const { config } = configOf(invocation);
   const apiKey = config.facade.apiKeyFile === null ? null : await readSecretFile(config.facade.apiKeyFile);
   const running = await findRunningNode(config.dataDir, { apiKey });
-  if (running === null) throw new CliError('no node is running here: start one with `meshnode start`');
-  return new NodeApi(running, apiKey);
+  return running === null ? null : new NodeApi(running, apiKey);
 }
 
 async function refusalOf(response: Response): Promise<string> {

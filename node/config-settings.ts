@@ -1,68 +1,8 @@
 /** The one table of settings: command line, environment, config file, help and docs are all read from it. */
 import Type, { type TSchema } from 'typebox';
 import { LOG_LEVELS } from './common/logger.ts';
-
-/** Where a value came from. */
-export type Origin = 'flag' | 'env' | 'file' | 'default';
-
-/** Keys of the config file; a dot goes one object down. */
-export type SettingKey =
-  | 'name'
-  | 'dataDir'
-  | 'facade.host'
-  | 'facade.port'
-  | 'facade.apiKeyFile'
-  | 'facade.allowHosts'
-  | 'facade.allowOrigins'
-  | 'network.listen'
-  | 'network.peers'
-  | 'network.mdns'
-  | 'network.dht'
-  | 'engine.gpu'
-  | 'engine.contextTokens'
-  | 'engine.parallel'
-  | 'models.files'
-  | 'models.dir'
-  | 'upstreams'
-  | 'log.format'
-  | 'log.level';
-
-export type SettingValue = string | number | boolean | null | readonly string[];
-
-/** How a text becomes a value: `switch` is a flag without value that turns a default-on boolean off. */
-export type SettingKind = 'text' | 'path' | 'integer' | 'switch' | 'list';
-
-/** What the text of one value (or one list element) must be, beyond its JSON type. */
-export type SettingForm = 'any' | 'host' | 'listen' | 'peer' | 'model' | 'upstream' | 'origin' | 'host-name';
-
-export interface Setting {
-  readonly key: SettingKey;
-  /** Without the dashes. */
-  readonly flag: string;
-  /** Environment variable; lists are separated by commas there. */
-  readonly env: string;
-  readonly kind: SettingKind;
-  readonly form: SettingForm;
-  /** Placeholder in the help; empty for switches. */
-  readonly argument: string;
-  /** One line of help, at most 54 characters. */
-  readonly help: string;
-  /** Ends the sentence "expected …". */
-  readonly expected: string;
-  /** JSON type and bounds, for the file and, after conversion, for flags and environment. */
-  readonly schema: TSchema;
-  /** Null: none, or computed from the machine. */
-  readonly fallback: SettingValue;
-  /** Left out of the help. */
-  readonly hidden: boolean;
-}
-
-type Row = Partial<Setting> & Pick<Setting, 'key' | 'flag' | 'argument' | 'help' | 'expected' | 'schema'>;
-
-function setting(row: Row): Setting {
-  const env = `MESHNODE_${row.flag.toUpperCase().replaceAll('-', '_')}`;
-  return { kind: 'text', form: 'any', fallback: null, hidden: false, env, ...row };
-}
+import { type Setting, setting } from './config-setting.ts';
+import { DEFAULT_LOAD_BALANCING, STRATEGY_NAMES } from './routing/settings.ts';
 
 const shortText = Type.String({ minLength: 1, maxLength: 4096 });
 const texts = Type.Array(shortText, { maxItems: 1024 });
@@ -171,6 +111,40 @@ export const SETTINGS: readonly Setting[] = [
     expected: 'true or false',
     schema: Type.Boolean(),
     fallback: true,
+    hidden: true,
+  }),
+  setting({
+    key: 'loadBalancing.enabled',
+    flag: 'no-load-balancing',
+    argument: '',
+    kind: 'switch',
+    help: 'answer only what the models here can',
+    expected: 'true or false',
+    schema: Type.Boolean(),
+    fallback: DEFAULT_LOAD_BALANCING.enabled,
+    live: true,
+  }),
+  setting({
+    key: 'loadBalancing.strategy',
+    flag: 'strategy',
+    argument: 'NAME',
+    help: 'priority round-robin fastest (least-loaded)',
+    expected: STRATEGY_NAMES.join(', '),
+    schema: choice(STRATEGY_NAMES),
+    fallback: DEFAULT_LOAD_BALANCING.strategy,
+    live: true,
+  }),
+  setting({
+    key: 'loadBalancing.failoverEnabled',
+    flag: 'no-failover',
+    argument: '',
+    kind: 'switch',
+    help: 'a failed request is not tried elsewhere',
+    expected: 'true or false',
+    schema: Type.Boolean(),
+    fallback: DEFAULT_LOAD_BALANCING.failoverEnabled,
+    hidden: true,
+    live: true,
   }),
   setting({
     key: 'upstreams',

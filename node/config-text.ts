@@ -1,7 +1,7 @@
 /** Small pure readings of the texts that settings are made of. */
 import { isIP } from 'node:net';
 import path from 'node:path';
-import type { SettingForm } from './config-settings.ts';
+import type { SettingForm } from './config-setting.ts';
 
 interface Places {
   readonly flags: Readonly<Record<string, readonly string[]>>;

@@ -2,7 +2,8 @@
 import path from 'node:path';
 import Value from 'typebox/value';
 import { MeshError } from './common/errors.ts';
-import { type Origin, SETTINGS, type Setting, type SettingKey, type SettingValue } from './config-settings.ts';
+import type { Origin, Setting, SettingKey, SettingValue } from './config-setting.ts';
+import { SETTINGS } from './config-settings.ts';
 import { absolutePath, hasForm, splitNamed } from './config-text.ts';
 
 interface Base {

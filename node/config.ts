@@ -1,10 +1,12 @@
 /** What the user can set, from four sources: flags > environment > config file > defaults. The result is frozen. */
 import { MeshError } from './common/errors.ts';
 import type { LogLevel } from './common/logger.ts';
-import { readConfigFile } from './config-file.ts';
-import { type Origin, SETTINGS, type Setting, type SettingKey, type SettingValue } from './config-settings.ts';
+import { type ConfigFile, readConfigFile } from './config-file.ts';
+import type { Origin, Setting, SettingKey, SettingValue } from './config-setting.ts';
+import { SETTINGS } from './config-settings.ts';
 import { configPath, defaultDataDir, nearestName, splitNamed } from './config-text.ts';
 import { textToJson, valueFromJson, where } from './config-values.ts';
+import type { LoadBalancing, StrategyName } from './routing/settings.ts';
 
 /** Which compute device the engine may use. */
 export type GpuChoice = 'auto' | 'off' | 'cuda' | 'vulkan' | 'metal';
@@ -47,6 +49,8 @@ export interface Config {
     /** Every GGUF file below it is served too. */
     readonly dir: string;
   };
+  /** As it is at start; a running node follows its config file and `PUT /api/v1/config/load-balancing`. */
+  readonly loadBalancing: LoadBalancing;
   /** Reserved: always empty in this version. */
   readonly upstreams: readonly { readonly name: string; readonly url: string }[];
   readonly log: { readonly format: 'pretty' | 'json'; readonly level: LogLevel };
@@ -83,8 +87,15 @@ type Values = Record<SettingKey, SettingValue>;
  */
 export function loadConfig(input: ConfigInput): LoadedConfig {
   refuseUnknownVariables(input.env);
-  const from = configPath(input);
-  const file = readConfigFile(from);
+  return mergeConfig(input, readConfigFile(configPath(input)));
+}
+
+/**
+ * `loadConfig` with this content of the config file, whatever is on disk.
+ *
+ * @throws MeshError like it.
+ */
+export function mergeConfig(input: ConfigInput, file: ConfigFile | null): LoadedConfig {
   const values: Partial<Values> = {};
   const origins: Partial<Record<SettingKey, Origin>> = {};
   for (const setting of SETTINGS) {
@@ -97,7 +108,7 @@ export function loadConfig(input: ConfigInput): LoadedConfig {
   return {
     config: deepFreeze(config),
     origins: origins as Record<SettingKey, Origin>,
-    path: from.path,
+    path: configPath(input).path,
     file: file?.path ?? null,
   };
 }
@@ -159,6 +170,11 @@ function assemble(values: Values, input: ConfigInput): Config {
       files: list('models.files').map((entry) => splitNamed(entry)),
       dir: (values['models.dir'] as string | null) ?? `${dataDir}/models`,
     },
+    loadBalancing: {
+      enabled: values['loadBalancing.enabled'] as boolean,
+      strategy: text('loadBalancing.strategy') as StrategyName,
+      failoverEnabled: values['loadBalancing.failoverEnabled'] as boolean,
+    },
     upstreams: [],
     log: { format: text('log.format') as 'pretty' | 'json', level: text('log.level') as LogLevel },
   };
@@ -168,9 +184,13 @@ function assemble(values: Values, input: ConfigInput): Config {
 function refuseContradictions(config: Config, values: Values, origins: Record<SettingKey, Origin>): void {
   if ((values['upstreams'] as readonly string[]).length > 0) {
     const source = where('upstreams', origins['upstreams']);
-    throw new MeshError('invalid_request', `${source}: other servers as backends are not available yet; leave it out`, {
-      param: 'upstreams',
-    });
+    throw new MeshError(
+      'invalid_request',
+      `${source}: leave it out and register the server with "meshnode nodes add URL"`,
+      {
+        param: 'upstreams',
+      },
+    );
   }
   if (!isLoopback(config.facade.host) && config.facade.apiKeyFile === null) {
     const source = where('facade.host', origins['facade.host']);

@@ -1,44 +1,58 @@
 /** THE file to read: every part of a node, built and started in order, stopped in reverse. */
 
-import { serveInference } from '../protocols/inference/server.ts';
+import { type InferenceHandler, serveInference } from '../protocols/inference/server.ts';
 import { CATALOG_PROTOCOL, INFERENCE_PROTOCOL } from '../protocols/protocol-id.ts';
 import { Facade } from './api/server.ts';
-import type { Engine, EngineEvent } from './backends/backend.ts';
+import type { Engine } from './backends/backend.ts';
 import { demoModelPath } from './backends/llama-cpp/demo/demo-model.ts';
 import { LlamaEngine } from './backends/llama-cpp/engine.ts';
+import { HttpNodes } from './backends/openai-http/http-nodes.ts';
 import { PeerBackend } from './backends/peer.ts';
 import { abortable, systemClock } from './common/clock.ts';
 import { type Startable, startAll, stopAll } from './common/lifecycle.ts';
 import type { Logger } from './common/logger.ts';
 import { Metrics } from './common/metrics.ts';
 import type { Config } from './config.ts';
+import { type ConfigSource, ConfigWatch } from './config-watch.ts';
+import { engineEvent, peerEvent } from './event-source.ts';
+import { keptListen } from './kept-listen.ts';
 import { CatalogExchange } from './network/catalog-exchange.ts';
 import { Discovery } from './network/discovery.ts';
 import { ModelIndex } from './network/model-index.ts';
 import { PeerStreams } from './network/peer-streams.ts';
-import { type PeerChange, PeerTable } from './network/peer-table.ts';
+import { PeerTable } from './network/peer-table.ts';
 import { ProviderRecords } from './network/provider-records.ts';
 import { type StreamHandler, Swarm } from './network/swarm.ts';
 import type { NodeEvent } from './node-event.ts';
 import { statusViews } from './node-status.ts';
+import { Admission } from './routing/admission.ts';
+import { BackendHealth } from './routing/backend-health.ts';
 import { Breakers } from './routing/breakers.ts';
 import { Inbound } from './routing/inbound.ts';
 import { MeshDispatcher } from './routing/mesh-dispatcher.ts';
+import { PeerQuota } from './routing/peer-quota.ts';
+import { RequestLog } from './routing/request-log.ts';
 import { Router } from './routing/router.ts';
 import { RoutingStats } from './routing/routing-stats.ts';
+import { ServiceState } from './routing/service-state.ts';
 import { prepareDataDir } from './storage/data-dir.ts';
 import { DataDirLock } from './storage/data-dir-lock.ts';
 import { loadIdentity } from './storage/identity.ts';
+import { IssuedKeys } from './storage/issued-keys.ts';
 import { KnownPeers } from './storage/known-peers.ts';
 import { ModelFiles } from './storage/model-files.ts';
+import { NodeRegistry } from './storage/node-registry.ts';
 import { readSecretFile } from './storage/private-file.ts';
 import { RuntimeFile } from './storage/runtime-file.ts';
+import { SecretFile } from './storage/secret-file.ts';
 import { StateFile } from './storage/state-file.ts';
 import { version } from './version.ts';
 
 /** What may be put in place of a part: for tests with faults that real parts do not have on demand. */
 export interface MeshNodeParts {
   readonly logger: Logger;
+  /** Where the configuration came from: followed while the node runs. Absent: it is what it was at the start. */
+  readonly source?: ConfigSource;
   /** Default: llama.cpp. */
   readonly engine?: (components: { fingerprint: string; models: ModelFiles; logger: Logger }) => Engine;
 }
@@ -46,6 +60,12 @@ export interface MeshNodeParts {
 /** A stop in all: answers get the first part of it to finish. */
 const STOP_BOUND_MS = 30_000;
 const FINISH_BOUND_MS = 25_000;
+
+/** Own programs send bursts (an agent's tools, a batch of tests): the predicted wait, not the number, is to refuse. */
+const QUEUE_PER_SLOT = 16;
+
+/** As many as a busy node asks of one peer at once: an idle stream costs little, opening one a millisecond on each side. */
+const IDLE_STREAMS_PER_PEER = 64;
 
 /** The parts of a node that runs. */
 interface Running {
@@ -66,7 +86,7 @@ export class MeshNode {
   #starting: Promise<void> | null = null;
   #stopping: Promise<void> | null = null;
   #running: Running | null = null;
-  #draining = false;
+  readonly #service = new ServiceState();
 
   constructor(config: Config, parts: MeshNodeParts) {
     this.#config = config;
@@ -113,31 +133,38 @@ export class MeshNode {
     const privateKey = await loadIdentity(config.dataDir);
     const apiKey = config.facade.apiKeyFile === null ? null : await readSecretFile(config.facade.apiKeyFile);
     const listen = keptListen(config.network.listen, (await stateFile.read()).listenPort);
+    const warn = (message: string): void => this.#emit({ event: 'warning', message });
+
+    // What the owner may change while the node runs.
+    const source = this.#parts.source ?? null;
+    const watch = source && new ConfigWatch({ clock, source, warn }, config.loadBalancing);
+    const registry = new NodeRegistry({ clock, warn, secrets: new SecretFile({ clock, warn }, config) }, config);
+    const keys = new IssuedKeys({ clock }, config);
+    const settings = {
+      loadBalancing: () => watch?.loadBalancing() ?? config.loadBalancing,
+      remote: (remote: string) => registry.remote(remote),
+    };
 
     // Models and the engine that runs them.
     const models = new ModelFiles(
-      { clock, warn: (message) => this.#emit({ event: 'warning', message }) },
+      { clock, warn },
       { dataDir: config.dataDir, ...config.models, demoPath: demoModelPath() },
     );
     // The swarm: its handlers are lent by parts that are built after it.
+    const disconnect = (peer: string): void => swarm.disconnect(peer);
+    const reserveBytes = (bytes: number): (() => void) | null => inbound.reserveBytes(bytes);
+    const serve: StreamHandler = (stream, from) => {
+      const onViolation = (): void => disconnect(from);
+      const handler: InferenceHandler = (request, context) => inbound.serve(request, context);
+      return serveInference(stream, from, handler, { clock, reserveBytes, onViolation });
+    };
     const handlers = new Map<string, StreamHandler>([
       [CATALOG_PROTOCOL, (stream, from) => exchange.serve(stream, from)],
-      [
-        INFERENCE_PROTOCOL,
-        (stream, from) => {
-          const reserveBytes = (bytes: number): (() => void) | null => inbound.reserveBytes(bytes);
-          return serveInference(stream, from, (request, context) => inbound.serve(request, context), {
-            clock,
-            reserveBytes,
-            onViolation: () => disconnect(from),
-          });
-        },
-      ],
+      [INFERENCE_PROTOCOL, serve],
     ]);
     const { mdns, dht, peers } = config.network;
     const swarm = new Swarm({ clock, logger }, { privateKey, handlers, listen, mdns, dht });
     const { fingerprint } = swarm;
-    const disconnect = (peer: string): void => swarm.disconnect(peer);
     const engine =
       this.#parts.engine?.({ fingerprint, models, logger }) ??
       new LlamaEngine({ fingerprint, models, clock, logger }, config.engine);
@@ -149,7 +176,10 @@ export class MeshNode {
     const self = {
       hello: () => ({ version, name: config.name, epoch: this.#epoch, engineBuild: engine.build }),
       entries: () => engine.catalog(),
-      load: () => ({ ...engine.load(), draining: this.#draining }),
+      load: () => {
+        const { queued, ...load } = engine.load();
+        return { ...load, queued: queued + admission.load().queued, draining: this.#service.mode !== 'open' };
+      },
     };
     const exchange: CatalogExchange = new CatalogExchange(
       { clock, logger, swarm, table, self },
@@ -157,42 +187,62 @@ export class MeshNode {
     );
     const isSilent = (peer: string): boolean => exchange.isSilent(peer);
     const discovery: Discovery = new Discovery({ clock, logger, swarm, table, knownPeers, isSilent }, { peers });
-    const streams = new PeerStreams({ clock, logger, swarm });
+    const streams = new PeerStreams({ clock, logger, swarm }, { idleLimit: IDLE_STREAMS_PER_PEER });
     const ownIds = (): string[] => engine.catalog().map((entry) => entry.id);
     const providers = new ProviderRecords({ clock, logger, swarm, table, models: ownIds });
 
     // Where a request goes, whoever asks.
-    const stats = new RoutingStats();
+    const admission = new Admission({ engine, clock, state: this.#service }, { queuePerSlot: QUEUE_PER_SLOT });
+    const httpNodes = new HttpNodes({ registry, clock, logger });
+    const stats = new RoutingStats({ clock });
     const breakers = new Breakers({ clock });
+    const health = new BackendHealth({ breakers, clock, ownTrouble: () => exchange.isStrained() });
+    const requestLog = new RequestLog({ clock });
+    const authorization = (peer: string): string | null => registry.keyOf(peer);
     const peerBackend = (peer: string): PeerBackend =>
-      new PeerBackend({ streams, peers: table, clock, onViolation: disconnect }, peer);
-    const router = new Router({ local: engine, index, providers, stats, peerBackend });
-    const dispatcher = new MeshDispatcher({ router, breakers, stats, metrics, clock, logger });
-    const inbound: Inbound = new Inbound({ local: engine, metrics, isDraining: () => this.#draining });
+      new PeerBackend({ streams, peers: table, clock, authorization, onViolation: disconnect }, peer);
+    const { local } = admission;
+    const router = new Router({ local, index, providers, stats, peerBackend, httpBackends: httpNodes, settings });
+    const routing = { router, breakers, health, stats, settings, requestLog };
+    const dispatcher = new MeshDispatcher({ ...routing, metrics, clock, logger });
+    const quota = new PeerQuota({ clock });
+    const inbound: Inbound = new Inbound({ local: engine, admission, metrics, state: this.#service, keys, quota });
 
     // What clients see.
-    const { host, port, allowHosts, allowOrigins } = config.facade;
+    const about = { name: config.name, epoch: this.#epoch, service: this.#service, swarm, api: () => facade.address() };
     const facade: Facade = new Facade(
       {
-        ...statusViews({ engine, table, index, stats, breakers, self: () => this.#self(facade, swarm) }),
+        ...statusViews({ ...routing, ...about, engine, table, index, httpNodes, registry }),
         dispatcher,
+        ...(watch !== null && { setLoadBalancing: (patch) => watch.set(patch) }),
+        requestRecord: (idOrLabel) => requestLog.get(idOrLabel),
+        service: this.#service,
         metrics,
         logger,
         clock,
       },
-      { host, port, apiKey, allowHosts, allowOrigins },
+      { ...config.facade, apiKey },
     );
 
     engine.onCatalogChange(() => {
       exchange.changed();
       providers.changed();
     });
-    engine.onEvent((event) => this.#emit(ofEngine(event)));
-    table.onChange((change) => this.#peerChanged(change));
-    metrics.gauge('meshnode_peers_online', 'Peers whose models can be used now.', () => onlineCount(table));
+    this.#service.onChange(() => exchange.changed());
+    registry.onChange(() => {
+      for (const { fingerprint: known } of registry.list()) health.clearUnauthorized(known);
+    });
+    engine.onEvent((event) => this.#emit(engineEvent(event)));
+    table.onChange((change) => {
+      const event = peerEvent(change);
+      if (event !== null) this.#emit(event);
+    });
+    metrics.gauge('meshnode_peers_online', 'Peers whose models can be used now.', () => table.onlineCount());
     metrics.gauge('meshnode_inbound_requests', 'Requests of peers that run or wait here.', () => inbound.active());
 
-    const parts = [models, engine, knownPeers, swarm, exchange, streams, providers, discovery, facade];
+    const owned = watch === null ? [registry] : [watch, registry];
+    const swarmParts = [knownPeers, swarm, exchange, streams, providers, discovery];
+    const parts = [...owned, models, engine, ...swarmParts, httpNodes, facade];
     await startAll(parts, () => AbortSignal.timeout(STOP_BOUND_MS));
     this.#running = { facade, inbound, exchange, parts };
     await stateFile.write({ listenPort: swarm.listenPort });
@@ -219,7 +269,7 @@ export class MeshNode {
     const { facade, inbound, exchange, parts } = running;
     const bound = AbortSignal.timeout(STOP_BOUND_MS);
     const finish = AbortSignal.timeout(FINISH_BOUND_MS);
-    this.#draining = true;
+    this.#service.close();
     facade.drain();
     this.#emit({ event: 'draining' });
     await abortable(exchange.goodbye(), finish).catch(() => {});
@@ -231,49 +281,7 @@ export class MeshNode {
     this.#emit({ event: 'stopped' });
   }
 
-  #self(facade: Facade, swarm: Swarm) {
-    return {
-      name: this.#config.name,
-      version,
-      fingerprint: swarm.fingerprint,
-      epoch: this.#epoch,
-      uptimeMs: Date.now() - this.#epoch,
-      api: facade.address(),
-      multiaddrs: swarm.multiaddrs(),
-      draining: this.#draining,
-    };
-  }
-
-  #peerChanged({ kind, peer, reason }: PeerChange): void {
-    const { fingerprint, name } = peer;
-    const models = peer.models.map((entry) => entry.id);
-    if (kind === 'up') this.#emit({ event: 'peer_up', fingerprint, name, models });
-    if (kind === 'models') this.#emit({ event: 'peer_models', fingerprint, name, models });
-    if (kind === 'down') this.#emit({ event: 'peer_down', fingerprint, name, reason: reason ?? 'lost' });
-  }
-
   #emit(event: NodeEvent): void {
     for (const listener of this.#listeners) listener(event);
   }
-}
-
-/** The listen addresses with the port of the last run, when that was one of the next after a taken one. */
-function keptListen(listen: readonly string[], kept: number | null): readonly string[] {
-  return listen.map((address) => {
-    const wanted = Number(/\/tcp\/(\d+)$/.exec(address)?.[1] ?? 0);
-    const wasShifted = kept !== null && wanted !== 0 && kept > wanted && kept <= wanted + MAX_PORT_SHIFT;
-    return wasShifted ? address.replace(/\d+$/, String(kept)) : address;
-  });
-}
-
-/** As far as the swarm moves on from a taken port. */
-const MAX_PORT_SHIFT = 20;
-
-const onlineCount = (table: PeerTable): number => table.list().filter((peer) => peer.status === 'online').length;
-
-function ofEngine(event: EngineEvent): NodeEvent {
-  const { model } = event;
-  if (event.type === 'loading') return { event: 'model_loading', model, fraction: event.fraction };
-  if (event.type === 'resident') return { event: 'model_resident', model, loadMs: event.loadMs };
-  return { event: 'model_failed', model, message: event.message };
 }

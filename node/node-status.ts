@@ -1,20 +1,37 @@
 /** The node's state as the facade shows it: plain reads of what the parts know, nothing computed ahead. */
 
-import type { FacadeComponents, PeerRoutingStats, PeerStatus } from './api/components.ts';
+import type { FacadeComponents, NodeStatus, PeerRoutingStats, PeerStatus } from './api/components.ts';
 import type { Engine } from './backends/backend.ts';
+import type { HttpNodes } from './backends/openai-http/http-nodes.ts';
 import type { ModelIndex } from './network/model-index.ts';
-import type { PeerTable } from './network/peer-table.ts';
+import type { PeerTable, PeerView } from './network/peer-table.ts';
+import type { Swarm } from './network/swarm.ts';
+import type { BackendHealth } from './routing/backend-health.ts';
 import type { Breakers } from './routing/breakers.ts';
 import type { RoutingStats } from './routing/routing-stats.ts';
+import type { ServiceState } from './routing/service-state.ts';
+import type { RoutingSettings } from './routing/settings.ts';
+import type { NodeRegistry } from './storage/node-registry.ts';
+import { version } from './version.ts';
 
 export interface StatusSources {
   readonly engine: Engine;
   readonly table: PeerTable;
   readonly index: ModelIndex;
+  readonly httpNodes: HttpNodes;
+  readonly registry: NodeRegistry;
   readonly stats: RoutingStats;
   readonly breakers: Breakers;
-  /** Everything about this node but what the engine knows. */
-  readonly self: () => Omit<ReturnType<FacadeComponents['node']>, 'engineBuild'>;
+  readonly health: BackendHealth;
+  readonly settings: RoutingSettings;
+  readonly service: ServiceState;
+  readonly swarm: Swarm;
+  /** What people see. */
+  readonly name: string;
+  /** Start of this process, Unix milliseconds. */
+  readonly epoch: number;
+  /** Base URL of the facade. */
+  readonly api: () => string;
 }
 
 type StatusViews = Pick<
@@ -22,26 +39,63 @@ type StatusViews = Pick<
   'localModels' | 'remoteModels' | 'node' | 'peers' | 'routingStats' | 'loadBalancing'
 >;
 
-/** Priorities are set by hand on the asking node; nobody has one so far. */
-const DEFAULT_PRIORITY = 0;
-
-export function statusViews({ engine, table, index, stats, breakers, self }: StatusSources): StatusViews {
-  const peers = (): readonly PeerStatus[] => table.list().map((peer) => ({ ...peer, priority: DEFAULT_PRIORITY }));
+export function statusViews(sources: StatusSources): StatusViews {
+  const { engine, table, index, httpNodes, breakers, stats, settings } = sources;
+  const peers = (): readonly PeerStatus[] => [
+    ...table.list().map((peer) => peerStatus(peer, sources)),
+    ...httpNodes.list().map((node) => httpStatus(node, sources)),
+  ];
   const routed = (fingerprint: string): PeerRoutingStats => {
-    const { open, consecutiveFailures } = breakers.of(fingerprint).view();
+    const { open, consecutiveFailures } = breakers.view(fingerprint);
     return { fingerprint, ...stats.of(fingerprint), circuitOpen: open, consecutiveFailures };
   };
   return {
     localModels: () => engine.catalog(),
-    remoteModels: () => index.models(),
-    node: () => ({ ...self(), engineBuild: engine.build }),
+    remoteModels: () => [...index.models(), ...httpNodes.models()],
+    node: () => nodeStatus(sources),
     peers,
-    routingStats: () => table.list().map((peer) => routed(peer.fingerprint)),
+    routingStats: () => peers().map((peer) => routed(peer.fingerprint)),
     loadBalancing: () => ({
-      enabled: true,
-      strategy: 'least-loaded',
+      ...settings.loadBalancing(),
       failureThreshold: breakers.options.failureThreshold,
       resetTimeoutSecs: breakers.options.resetTimeoutMs / 1000,
     }),
+  };
+}
+
+function nodeStatus({ engine, service, swarm, name, epoch, api }: StatusSources): NodeStatus {
+  return {
+    name,
+    version,
+    fingerprint: swarm.fingerprint,
+    epoch,
+    uptimeMs: Date.now() - epoch,
+    api: api(),
+    multiaddrs: swarm.multiaddrs(),
+    draining: service.mode === 'draining',
+    engineBuild: engine.build,
+  };
+}
+
+function peerStatus(peer: PeerView, { registry, health }: StatusSources): PeerStatus {
+  const { fingerprint } = peer;
+  const refused = peer.status === 'online' && health.isUnauthorized(fingerprint);
+  const { priority, boundary } = registry.remote(fingerprint);
+  const hasKey = registry.keyOf(fingerprint) !== null;
+  const status = refused ? 'unauthorized' : peer.status;
+  return { ...peer, status, priority, boundary, hasKey };
+}
+
+function httpStatus(node: ReturnType<HttpNodes['list']>[number], { registry }: StatusSources): PeerStatus {
+  const { fingerprint, name, url, status, latencyMs, models } = node;
+  const hasKey = registry.keyOf(fingerprint) !== null;
+  const { priority, boundary } = registry.remote(fingerprint);
+  return {
+    ...{ kind: 'http', fingerprint, name, url, status, latencyMs, models, hasKey },
+    priority,
+    boundary,
+    addresses: [url],
+    version: '',
+    load: null,
   };
 }

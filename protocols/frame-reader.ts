@@ -49,6 +49,17 @@ export class FrameReader {
   }
 
   /**
+   * Calls `onSign` whenever the peer says something, ends its side or is lost, until a read starts or what this returns
+   * is called. For one that reads nothing now and must know.
+   */
+  watch(onSign: () => void): () => void {
+    this.#wake = onSign;
+    return () => {
+      if (this.#wake === onSign) this.#wake = null;
+    };
+  }
+
+  /**
    * The next frame; null when the peer ended its side between two frames. One read at a time.
    *
    * @throws MeshError `peer_unreachable` when the stream was reset or cut, `protocol_violation` (the stream is reset)

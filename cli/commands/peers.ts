@@ -1,11 +1,17 @@
-/** `meshnode peers`: the other nodes, how far and how well. */
-import { type Command, EXIT } from '../command.ts';
+/** `meshnode peers [list | set]`: the other nodes, how far and how well, and what is set about them here. */
+import { openRegistry } from '../../node/index.ts';
+import { CliError, type Command, configOf, EXIT, group, type Invocation, refusedAsUsage } from '../command.ts';
+import { flagInteger, required } from '../flag-values.ts';
 import { formatLatency, shortFingerprint } from '../format.ts';
-import { connect } from '../node-api.ts';
-import { table } from '../terminal.ts';
+import { connect, type PeerAnswer, tryConnect } from '../node-api.ts';
+import { readKey } from '../secret-input.ts';
+import { clean, table } from '../terminal.ts';
 
-export const peers: Command = {
-  name: 'peers',
+const MAX_PRIORITY = 1_000;
+const FINGERPRINT = /^(12D3[1-9A-HJ-NP-Za-km-z]{40,}|api:[a-z0-9-]+)$/;
+
+const list: Command = {
+  name: 'peers list',
   positionals: '',
   maxPositionals: 0,
   summary: 'the other nodes, with latency and addresses',
@@ -29,10 +35,66 @@ export const peers: Command = {
       formatLatency(peer.latencyMs),
       peer.models.map((entry) => entry.id).join(', ') || '-',
       shortFingerprint(peer.fingerprint),
-      peer.addresses[0] ?? '-',
+      peer.url ?? peer.addresses[0] ?? '-',
     ]);
     for (const line of table(['NAME', 'STATUS', 'LATENCY', 'MODELS', 'FINGERPRINT', 'ADDRESS'], rows))
       terminal.line(line);
     return EXIT.ok;
   },
 };
+
+const set: Command = {
+  name: 'peers set',
+  positionals: 'NAME|FINGERPRINT',
+  maxPositionals: 1,
+  summary: 'how this node treats another: priority, key',
+  settings: ['data-dir', 'api-key-file'],
+  extra: [
+    { flag: 'priority', argument: 'N', help: '-1000 to 1000, higher is preferred (0)' },
+    { flag: 'key-stdin', argument: '', help: 'the key it wants is the first line of stdin' },
+    { flag: 'remove-key', argument: '', help: 'show it no key any more' },
+  ],
+  async run(invocation) {
+    const { terminal, flags } = invocation;
+    const asked = required(invocation, 0, 'meshnode peers set NAME, as in meshnode peers');
+    const priority = flagInteger(invocation, 'priority', -MAX_PRIORITY, MAX_PRIORITY);
+    const [givesKey, removesKey] = [flags['key-stdin'] !== undefined, flags['remove-key'] !== undefined];
+    if (givesKey && removesKey) throw new CliError('--key-stdin and --remove-key contradict each other', EXIT.usage);
+    if (priority === null && !givesKey && !removesKey) {
+      throw new CliError('nothing to set: give --priority N, --key-stdin or --remove-key', EXIT.usage);
+    }
+    const fingerprint = await resolve(invocation, asked);
+    const key = givesKey ? await readKey(terminal) : null;
+    const registry = await openRegistry(configOf(invocation).config.dataDir);
+    const patch = priority === null ? {} : { priority };
+    let node = await refusedAsUsage(() => registry.set(fingerprint, patch));
+    if (givesKey || removesKey) node = await registry.setKey(fingerprint, key);
+    if (invocation.json) terminal.json({ node });
+    else {
+      const shown = asked === fingerprint ? fingerprint : `${asked} (${shortFingerprint(fingerprint)})`;
+      terminal.line(`${clean(shown)}: priority ${node.priority}, ${node.hasKey ? 'with a key' : 'no key'}`);
+    }
+    return EXIT.ok;
+  },
+};
+
+/** The fingerprint that is meant. A whole one needs no running node, and no peer that was seen before. */
+async function resolve(invocation: Invocation, asked: string): Promise<string> {
+  if (FINGERPRINT.test(asked)) return asked;
+  const registered = (await openRegistry(configOf(invocation).config.dataDir)).get(asked);
+  const api = await tryConnect(invocation);
+  const peers = api === null ? [] : await api.peers();
+  const found = peers.filter((peer) => peer.name.toLowerCase() === asked.toLowerCase());
+  const [first] = found;
+  if (found.length > 1) throw new CliError(`"${asked}" are several: ${found.map(describe).join(', ')}`);
+  if (first !== undefined) return first.fingerprint;
+  if (registered !== null) return registered.fingerprint;
+  if (api === null) {
+    throw new CliError('no node is running here that could know this name: start it, or give the whole fingerprint');
+  }
+  throw new CliError(`there is no peer "${asked}": ${peers.map(describe).join(', ') || 'none is known yet'}`);
+}
+
+const describe = (peer: PeerAnswer): string => `${peer.name} (${peer.fingerprint})`;
+
+export const peers: Command = group('peers', 'the other nodes; set: their priority and key', [list, set]);

@@ -1,5 +1,5 @@
 /** `meshnode start`: runs a node until it is told to stop. */
-import { createMeshNode, type MeshNode } from '../../node/index.ts';
+import { configSource, createMeshNode, type MeshNode } from '../../node/index.ts';
 import { CliError, type Command, configOf, EXIT, type Invocation } from '../command.ts';
 import { JsonView, PrettyView } from '../start-view.ts';
 
@@ -19,7 +19,7 @@ export const start: Command = {
     const flags = invocation.json ? { ...invocation.flags, 'log-format': ['json'] } : invocation.flags;
     const { config } = configOf({ ...invocation, flags });
     const view = config.log.format === 'json' ? new JsonView(terminal) : new PrettyView(terminal);
-    const node = await createMeshNode(config);
+    const node = await createMeshNode(config, configSource({ ...invocation.machine, flags }));
     node.onEvent((event) => view.show(event));
     process.on('uncaughtException', surviveStreamRace);
     return await runUntilSignal(node, invocation);

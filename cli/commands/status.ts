@@ -19,7 +19,8 @@ export const status: Command = {
       terminal.json({ node, peers });
       return EXIT.ok;
     }
-    const state = node.draining ? terminal.paint('yellow', 'draining') : terminal.paint('green', 'running');
+    const closed = node.draining ? 'draining' : node.state === 'paused' ? 'paused for other nodes' : null;
+    const state = closed === null ? terminal.paint('green', 'running') : terminal.paint('yellow', closed);
     terminal.line(`${terminal.paint('bold', clean(node.name))} is ${state}, up ${formatDuration(node.uptimeMs)}`);
     terminal.line(`  API          ${clean(node.api)}/v1`);
     terminal.line(`  fingerprint  ${clean(node.fingerprint)}`);

@@ -1,9 +1,13 @@
 /** What the facade needs: the dispatcher, read-only views of the node's state, and its options. */
 import type { CatalogEntry, NodeLoad } from '../../protocols/catalog/catalog.ts';
+import type { Boundary } from '../../protocols/inference/events.ts';
 import type { Clock } from '../common/clock.ts';
 import type { Logger } from '../common/logger.ts';
 import type { Metrics } from '../common/metrics.ts';
 import type { Dispatcher } from '../routing/dispatch.ts';
+import type { RequestRecord } from '../routing/request-record.ts';
+import type { ServiceState } from '../routing/service-state.ts';
+import type { LoadBalancing } from '../routing/settings.ts';
 
 /** Who this node is and how it does, `GET /api/v1/node`. */
 export interface NodeStatus {
@@ -28,8 +32,17 @@ export interface PeerStatus {
   readonly fingerprint: string;
   readonly name: string;
   readonly version: string;
-  readonly status: 'online' | 'suspect' | 'offline';
-  /** Multiaddrs. */
+  /** unauthorized: it wants another key than it gets; busy: it answers, but takes no work now. */
+  readonly status: 'online' | 'suspect' | 'offline' | 'unauthorized' | 'busy';
+  /** How it is spoken to. Default `peer`. */
+  readonly kind?: 'peer' | 'http';
+  /** Base URL of an HTTP node, without credentials. Peers have none. */
+  readonly url?: string;
+  /** How far away it counts as. */
+  readonly boundary?: Boundary;
+  /** Is there a key to show to it? Never the key. */
+  readonly hasKey?: boolean;
+  /** Multiaddrs; URLs of HTTP nodes. */
   readonly addresses: readonly string[];
   /** Round trip, milliseconds; null before the first measurement. */
   readonly latencyMs: number | null;
@@ -39,7 +52,7 @@ export interface PeerStatus {
   readonly priority: number;
 }
 
-/** Requests sent to one peer and the state of its breaker. */
+/** Requests sent to one other node and the state of its breaker. */
 export interface PeerRoutingStats {
   readonly fingerprint: string;
   readonly totalRequests: number;
@@ -56,6 +69,8 @@ export interface PeerRoutingStats {
 export interface LoadBalancingStatus {
   readonly enabled: boolean;
   readonly strategy: string;
+  /** Default true. */
+  readonly failoverEnabled?: boolean;
   /** Consecutive failures that open a circuit. */
   readonly failureThreshold: number;
   readonly resetTimeoutSecs: number;
@@ -70,12 +85,25 @@ export interface RemoteModel {
 /** Every function reads memory only and returns at once: the model list must not wait for a slow peer. */
 export interface FacadeComponents {
   readonly dispatcher: Dispatcher;
+  /** Models of the engine here. */
   readonly localModels: () => readonly CatalogEntry[];
   readonly remoteModels: () => readonly RemoteModel[];
   readonly node: () => NodeStatus;
+  /** Every other node: peers, and HTTP nodes as `api:<slug>`. */
   readonly peers: () => readonly PeerStatus[];
+  /** One for each of `peers`. */
   readonly routingStats: () => readonly PeerRoutingStats[];
   readonly loadBalancing: () => LoadBalancingStatus;
+  /**
+   * Changes what the patch names, from the next request on, and keeps it. Absent: it cannot be changed over HTTP.
+   *
+   * @throws MeshError; nothing has changed then.
+   */
+  readonly setLoadBalancing?: (patch: Partial<LoadBalancing>) => Promise<void> | void;
+  /** How a request went, by its id or label; null when it is not remembered. */
+  readonly requestRecord?: (idOrLabel: string) => RequestRecord | null;
+  /** Whom this node works for. Absent: always open. */
+  readonly service?: Pick<ServiceState, 'mode' | 'set' | 'refusal'>;
   readonly metrics: Metrics;
   readonly logger: Logger;
   readonly clock: Clock;

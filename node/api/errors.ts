@@ -68,7 +68,7 @@ function retryHeaders(error: MeshError): Record<string, string> {
   const headers: Record<string, string> = {};
   const { retryAfterMs } = error.facts;
   if (retryAfterMs !== undefined) headers['retry-after'] = String(Math.max(0, Math.ceil(retryAfterMs / 1000)));
-  if (error.code === 'model_not_available') headers['x-should-retry'] = 'false';
+  if (error.code === 'model_not_available' || error.facts.retryable === false) headers['x-should-retry'] = 'false';
   if (error.code === 'draining') headers['connection'] = 'close';
   if (error.code === 'unauthorized') headers['www-authenticate'] = 'Bearer';
   return headers;

@@ -4,7 +4,8 @@ import { bodyRefusal, type GuardRules, keyRefusal, type RequestFacts, refusal } 
 
 const ALLOWED_METHODS = 'GET, POST, OPTIONS';
 /** `x-stainless-*` are the official clients' telemetry headers: a preflight that refuses them breaks those clients. */
-const ALLOWED_HEADER = /^(?:authorization|content-type|accept|x-request-id|openai-[a-z-]+|x-stainless-[a-z-]+)$/;
+const ALLOWED_HEADER =
+  /^(?:authorization|content-type|accept|x-request-id|x-meshnode-boundary|openai-[a-z-]+|x-stainless-[a-z-]+)$/;
 const EXPOSED_HEADERS = 'x-request-id, x-meshnode-node, x-meshnode-attempts, retry-after, x-should-retry';
 
 /** Checks each request as soon as its headers are here, before a byte of its body is read. */

@@ -16,9 +16,12 @@ import { installGuard } from './guard-hook.ts';
 import { OpenAnswers } from './open-answers.ts';
 import { newHeaderId } from './request-id.ts';
 import { addInferenceRoutes } from './routes/inference.ts';
+import { addLoadBalancingRoutes } from './routes/load-balancing.ts';
 import { addModelRoutes } from './routes/models.ts';
 import { addNodeRoutes } from './routes/node.ts';
 import { addPoolRoutes } from './routes/pool.ts';
+import { addRequestRoutes } from './routes/requests.ts';
+import { addServiceRoutes } from './routes/service.ts';
 import { answerUnknownRoutes } from './unknown-route.ts';
 
 /** How long the last events of aborted answers may take to reach the sockets. */
@@ -144,13 +147,16 @@ export class Facade implements Startable {
   }
 
   #addRoutes(app: FastifyInstance): void {
-    const draining = (): boolean => this.#draining;
+    const stopping = (): boolean => this.#draining;
     answerUnknownRoutes(app, () => this.address());
     for (const prefix of ['/v1', '/api/v1/inference']) {
-      addInferenceRoutes(app, prefix, this.#components, { answers: this.#answers, draining, times: this.#options });
+      addInferenceRoutes(app, prefix, this.#components, { answers: this.#answers, stopping, times: this.#options });
       addModelRoutes(app, prefix, this.#components);
     }
-    addNodeRoutes(app, this.#components, draining);
+    addNodeRoutes(app, this.#components, stopping);
+    addServiceRoutes(app, this.#components);
+    addLoadBalancingRoutes(app, this.#components);
+    addRequestRoutes(app, this.#components);
     addPoolRoutes(app, this.#components, () => this.#port);
   }
 

@@ -3,7 +3,8 @@ import type { CatalogEntry, NodeLoad } from '../../protocols/catalog/catalog.ts'
 import type { InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
 import type { Startable } from '../common/lifecycle.ts';
 
-export type BackendKind = 'engine' | 'peer';
+/** `http`: a server that speaks OpenAI's API over HTTP, registered by hand; its id is `api:<slug>`. */
+export type BackendKind = 'engine' | 'peer' | 'http';
 
 export interface Backend {
   /** Fingerprint of the node that answers: ours for the engine. */

@@ -1,4 +1,4 @@
-/** Another node as a backend: one yamux substream for each request, given up at once when the peer is declared dead. */
+/** Another node as a backend: one request at a time on a substream, given up at once when the peer is declared dead. */
 
 import { type InferenceClientLimits, infer } from '../../protocols/inference/client.ts';
 import type { InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
@@ -12,6 +12,8 @@ export interface PeerBackendComponents {
   readonly streams: PeerStreams;
   readonly peers: PeerTable;
   readonly clock: Clock;
+  /** The key that this peer gave us, without `Bearer`; null: none. Asked at every request. Default: none. */
+  readonly authorization?: (fingerprint: string) => string | null;
   /** The peer broke the protocol. */
   readonly onViolation?: (fingerprint: string) => void;
 }
@@ -31,6 +33,7 @@ export class PeerBackend implements Backend {
 
   async *infer(request: InferenceRequest, { signal }: { signal: AbortSignal }): AsyncGenerator<InferenceEvent> {
     const { streams, peers, clock } = this.#components;
+    const key = this.#components.authorization?.(this.id) ?? null;
     const gone = new AbortController();
     const unsubscribe = peers.onChange((change) => {
       if (change.kind !== 'down' || change.peer.fingerprint !== this.id) return;
@@ -44,6 +47,7 @@ export class PeerBackend implements Backend {
         clock,
         acquire: (acquireSignal) => streams.acquire(this.id, acquireSignal),
         limits: this.#limits,
+        ...(key === null ? {} : { authorization: `Bearer ${key}` }),
       });
     } catch (error) {
       if (error instanceof MeshError && error.code === 'protocol_violation') this.#components.onViolation?.(this.id);

@@ -61,6 +61,8 @@ export interface ErrorFacts {
   readonly retryAfterMs?: number;
   /** Status that a remote HTTP server answered with, passed on as it came. */
   readonly httpStatus?: number;
+  /** Trying again, here or by the client, would only add load; becomes `x-should-retry: false`. */
+  readonly retryable?: false;
 }
 
 /** The only error that crosses a floor on purpose. Matched by `code`, never by class or message. */

@@ -79,6 +79,12 @@ export function isLoopback({ host, family }: TcpAddress): boolean {
   return LOOPBACK.check(host, family);
 }
 
+/** Does the address lead to the machine that reads it? */
+export function leadsHere(address: Multiaddr): boolean {
+  const tcp = tcpAddress(address);
+  return tcp !== null && isLoopback(tcp);
+}
+
 /** May an address that a stranger named be dialled? Only literal private or loopback IPs over TCP. */
 export function isLocalAddress(address: Multiaddr): boolean {
   const tcp = tcpAddress(address);

@@ -49,6 +49,8 @@ interface Session {
 }
 
 const LIVENESS_TICK_MS = 100;
+/** Event-loop lag from which on failures say nothing about others. */
+const STRAINED_LAG_MS = 200;
 const FIRST_REOPEN_MS = 100;
 const LAST_REOPEN_MS = 2000;
 const HINTS = 64;
@@ -124,6 +126,11 @@ export class CatalogExchange implements Startable {
   async goodbye(): Promise<void> {
     this.#leaving = true;
     await Promise.allSettled([...this.#sessions.values()].map(({ publisher }) => publisher.goodbye()));
+  }
+
+  /** Did this node itself stall lately, so that late or failing peers may be its own doing? */
+  isStrained(): boolean {
+    return this.#lag.recentMs(this.#components.clock.now()) > STRAINED_LAG_MS;
   }
 
   /** Connected, but its heartbeats stopped: the connection is probably dead. */

@@ -7,10 +7,9 @@ import { type KadDHTComponents, kadDHT, removePublicAddressesMapper, type Single
 import type { MulticastDNSComponents } from '@libp2p/mdns';
 import { ping } from '@libp2p/ping';
 import { tcp } from '@libp2p/tcp';
-import type { Multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p, type Libp2p } from 'libp2p';
 import { DHT_PROTOCOL } from '../../protocols/protocol-id.ts';
-import { isLoopback, tcpAddress } from './address.ts';
+import { leadsHere } from './address.ts';
 import { BoundedDatastore } from './bounded-datastore.ts';
 import type { DialGate } from './dial-gate.ts';
 import { Multicast } from './multicast.ts';
@@ -108,11 +107,6 @@ const loopbackLast: AddressSorter = (a, b) => {
   if (first === second) return 0;
   return first ? 1 : -1;
 };
-
-function leadsHere(address: Multiaddr): boolean {
-  const tcp = tcpAddress(address);
-  return tcp !== null && isLoopback(tcp);
-}
 
 const lanDht = kadDHT({
   protocol: DHT_PROTOCOL,

@@ -40,6 +40,8 @@ export class ModelIndex {
   constructor(components: { readonly table: PeerTable }) {
     this.#table = components.table;
     this.#table.onChange(({ kind, peer }) => {
+      // Heartbeats are many and change one figure: merging everything again for each would cost more than routing.
+      if (kind === 'load') return this.#refresh(peer);
       this.#merged = null;
       // The peer spoke about its models again, so that what it refused before is no longer known to be stale.
       if (kind === 'models' || kind === 'up' || kind === 'down') this.#dropped.delete(peer.fingerprint);
@@ -62,6 +64,17 @@ export class ModelIndex {
     ids.add(modelId);
     this.#dropped.set(fingerprint, ids);
     this.#merged = null;
+  }
+
+  #refresh(peer: PeerView): void {
+    for (const { id } of peer.models) {
+      const holders = this.#merged?.get(id);
+      if (holders === undefined) continue;
+      const refreshed = holders.map((holder) =>
+        holder.fingerprint === peer.fingerprint ? { ...holder, peer } : holder,
+      );
+      this.#merged?.set(id, refreshed);
+    }
   }
 
   #index(): Map<string, IndexedModel[]> {

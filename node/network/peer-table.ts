@@ -73,6 +73,12 @@ export class PeerTable {
     return [...this.#entries.values()].filter((entry) => entry.models !== null || entry.lastSeen > 0).map(viewOf);
   }
 
+  onlineCount(): number {
+    let count = 0;
+    for (const { status } of this.#entries.values()) if (status === 'online') count += 1;
+    return count;
+  }
+
   get(fingerprint: string): PeerView | null {
     const entry = this.#entries.get(fingerprint);
     return entry === undefined ? null : viewOf(entry);

@@ -5,7 +5,7 @@ import { abortable, type Clock, deadline } from '../common/clock.ts';
 import { MeshError, toMeshError } from '../common/errors.ts';
 import type { Startable } from '../common/lifecycle.ts';
 import type { Logger } from '../common/logger.ts';
-import { parseMultiaddr } from './address.ts';
+import { leadsHere, parseMultiaddr } from './address.ts';
 import { Dht } from './dht.ts';
 import { DialGate } from './dial-gate.ts';
 import { createStack, type Stack } from './libp2p-stack.ts';
@@ -269,7 +269,8 @@ export class Swarm implements Startable {
       this.#emit({ kind: 'closed', fingerprint: detail.toString() });
     });
     libp2p.addEventListener('peer:identify', ({ detail }) => {
-      const addresses = detail.listenAddrs.map((address) => address.toString());
+      const outward = detail.listenAddrs.toSorted((a, b) => Number(leadsHere(a)) - Number(leadsHere(b)));
+      const addresses = outward.map((address) => address.toString());
       const fingerprint = detail.peerId.toString();
       this.#listenAddresses.set(fingerprint, addresses);
       this.#emit({ kind: 'identified', fingerprint, addresses });

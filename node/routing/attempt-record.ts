@@ -1,56 +1,81 @@
 /** The one verdict of an attempt. */
-import type { EndEvent } from '../../protocols/inference/events.ts';
-import { ERROR_TABLE, type MeshError } from '../common/errors.ts';
+import type { EndEvent, InferenceEvent } from '../../protocols/inference/events.ts';
+import type { BackendKind } from '../backends/backend.ts';
+import type { MeshError } from '../common/errors.ts';
 import type { Metrics } from '../common/metrics.ts';
-import type { Permit } from './circuit-breaker.ts';
-import type { EndAttempt } from './routing-stats.ts';
+import type { BackendPermit } from './backend-health.ts';
+import type { AttemptTrace } from './request-log.ts';
+import type { EndAttempt, RoutingStats } from './routing-stats.ts';
 
-/** Says once, at the end of an attempt, how it went: to the breaker, the statistics and the metrics. */
+export interface AttemptRecordComponents {
+  readonly metrics: Metrics;
+  readonly permit: BackendPermit;
+  readonly stats: RoutingStats;
+  readonly trace: AttemptTrace;
+}
+
+export interface AttemptRecordOptions {
+  readonly backend: { readonly id: string; readonly kind: BackendKind };
+  readonly model: string;
+}
+
+/** One attempt from its selection on. Says once, at the end of an attempt, how it went: to breakers, statistics, metrics and the request's record. */
 export class AttemptRecord {
-  firstTokenMs: number | null = null;
-  readonly #metrics: Metrics;
-  readonly #backend: { readonly kind: string };
-  readonly #permit: Permit;
+  readonly #components: AttemptRecordComponents;
+  readonly #options: AttemptRecordOptions;
   readonly #endCount: EndAttempt;
+  #firstTokenMs: number | null = null;
   #ended = false;
 
-  constructor(metrics: Metrics, backend: { readonly kind: string }, permit: Permit, endCount: EndAttempt) {
-    this.#metrics = metrics;
-    this.#backend = backend;
-    this.#permit = permit;
-    this.#endCount = endCount;
+  constructor(components: AttemptRecordComponents, options: AttemptRecordOptions) {
+    this.#components = components;
+    this.#options = options;
+    this.#endCount = components.stats.begin(options.backend.id, options.model);
   }
 
-  succeeded(event: EndEvent): void {
-    if (!this.#once('ok')) return;
-    this.#permit.success();
-    this.#endCount('success', this.firstTokenMs);
-    this.#metrics.tokens.inc({ direction: 'prompt' }, event.usage.promptTokens);
-    this.#metrics.tokens.inc({ direction: 'completion' }, event.usage.completionTokens);
-    if (this.firstTokenMs !== null) {
-      this.#metrics.timeToFirstToken.observe({ served_by: this.#backend.kind }, this.firstTokenMs / 1000);
+  /** Takes note of an event, `afterMs` after the attempt began. Is it the first token? */
+  saw(event: InferenceEvent, afterMs: number): boolean {
+    if (event.type === 'end') this.#succeeded(event);
+    else if (event.type !== 'chunk') this.#components.permit.reached();
+    else if (this.#firstTokenMs === null) {
+      this.#firstTokenMs = afterMs;
+      this.#components.stats.firstToken(this.#options.backend.id, this.#options.model, afterMs);
+      this.#components.trace.firstToken();
+      return true;
     }
+    return false;
   }
 
-  failed(error: MeshError): void {
-    if (!this.#once(error.code)) return;
-    const counts = ERROR_TABLE[error.code].breaker === 'failure';
-    if (counts) this.#permit.failure();
-    else this.#permit.neutral();
-    this.#endCount(counts ? 'failure' : 'neutral', null);
+  /** `cause` is what happened at the backend, `shown` what the client is told of it. */
+  failed(cause: MeshError, shown: MeshError): void {
+    if (!this.#once(shown.code)) return;
+    this.#endCount(this.#components.permit.failed(cause) ? 'failure' : 'neutral', null);
   }
 
   /** The consumer stopped iterating. */
   abandoned(): void {
     if (!this.#once('client_closed')) return;
-    this.#permit.neutral();
+    this.#components.permit.released();
     this.#endCount('neutral', null);
   }
 
-  #once(outcome: string): boolean {
+  #succeeded(event: EndEvent): void {
+    if (!this.#once('ok')) return;
+    const { metrics, permit } = this.#components;
+    permit.succeeded();
+    this.#endCount('success', this.#firstTokenMs);
+    metrics.tokens.inc({ direction: 'prompt' }, event.usage.promptTokens);
+    metrics.tokens.inc({ direction: 'completion' }, event.usage.completionTokens);
+    if (this.#firstTokenMs !== null) {
+      metrics.timeToFirstToken.observe({ served_by: this.#options.backend.kind }, this.#firstTokenMs / 1000);
+    }
+  }
+
+  #once(outcome: Parameters<AttemptTrace['end']>[0]): boolean {
     if (this.#ended) return false;
     this.#ended = true;
-    this.#metrics.attempts.inc({ backend: this.#backend.kind, outcome });
+    this.#components.trace.end(outcome);
+    this.#components.metrics.attempts.inc({ backend: this.#options.backend.kind, outcome });
     return true;
   }
 }

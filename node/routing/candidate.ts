@@ -1,46 +1,63 @@
-/** A backend that could serve a request, with the figures that strategies order by. */
+/** A backend that could serve a request, with the figures that strategies order by, and the classes that come before any strategy. */
 import type { CatalogEntry, NodeLoad } from '../../protocols/catalog/catalog.ts';
+import type { Boundary } from '../../protocols/inference/events.ts';
 import type { Backend } from '../backends/backend.ts';
-import type { BackendStats } from './routing-stats.ts';
 
 export interface Candidate {
   readonly backend: Backend;
   readonly entry: CatalogEntry;
-  /** Heartbeats are late: chosen only when nothing better is left. */
+  /** Heartbeats are late, or it takes no new work: chosen only when nothing better is left. */
   readonly suspect: boolean;
-  /** What the peer said of itself last; null before its first heartbeat. */
+  /** What the peer said of itself last; null before its first heartbeat, and where nobody says. */
   readonly load: NodeLoad | null;
-  readonly stats: BackendStats;
+  /** -1000 to 1000, higher is preferred. */
+  readonly priority: number;
+  /** How far away it is. */
+  readonly boundary: Boundary;
+  /** Attempts of ours on it, from selection to end. */
+  readonly activeRequests: number;
+  /** Place of our last attempt on it for this model in the order of all attempts; 0: never asked. */
+  readonly lastAsked: number;
+  /** Smoothed time to first token for this model, milliseconds; null unmeasured. */
+  readonly firstTokenMs: number | null;
+  /** Recent failures that still weigh on it; each wears off in 2 s. */
+  readonly penalty: number;
 }
 
-/** Orders candidates, best first. Pure. */
-export type Strategy = (candidates: readonly Candidate[]) => Candidate[];
-
-/** Fraction of the candidate's slots in use, counting what we sent and it has not reported yet. */
-function occupancy(candidate: Candidate): number {
-  const reported = candidate.load === null ? 0 : candidate.load.inFlight + candidate.load.queued;
-  return Math.max(reported, candidate.stats.activeRequests) / Math.max(1, candidate.entry.slots);
+/** Requests that run or wait there: what it reports, or what we sent when that is more, because reports come late. */
+export function busyness({ load, activeRequests }: Candidate): number {
+  return load === null ? activeRequests : Math.max(load.inFlight + load.queued, activeRequests);
 }
 
-/** Fewest requests for its slots; among equals the one we asked least often, so that idle peers take turns. */
-export const leastLoaded: Strategy = (candidates) =>
-  candidates.toSorted((a, b) => occupancy(a) - occupancy(b) || a.stats.totalRequests - b.stats.totalRequests);
+export interface OrderRules {
+  /** Orders one class, best first. */
+  readonly strategy: (candidates: readonly Candidate[]) => readonly Candidate[];
+  /** Did it refuse our key lately? */
+  readonly isUnauthorized: (backendId: string) => boolean;
+}
 
 /**
- * Local first, then peers by `strategy`; suspect peers after healthy ones. A model that is only on disk here yields to
- * a peer that has it resident, because a load takes longer than a hop.
+ * Local first, then remote ones by the strategy; suspect ones after healthy ones, and those that refuse our key at the
+ * very end. A model that is only on disk here yields to a peer that has it resident, because a load takes longer than a
+ * hop. Pure.
  */
 export function orderCandidates(
-  local: Candidate | null,
-  peers: readonly Candidate[],
-  strategy: Strategy,
+  candidates: readonly Candidate[],
+  { strategy, isUnauthorized }: OrderRules,
 ): readonly Candidate[] {
-  const healthy = peers.filter((peer) => !peer.suspect);
-  const warm = healthy.filter((peer) => peer.entry.state === 'resident');
-  const cold = healthy.filter((peer) => peer.entry.state !== 'resident');
-  const suspect = peers.filter((peer) => peer.suspect);
-  const here = local === null ? [] : [local];
-  const rest = [...strategy(cold), ...strategy(suspect)];
-  const localIsWarm = local !== null && local.entry.state !== 'on-disk';
-  return localIsWarm ? [...here, ...strategy(warm), ...rest] : [...strategy(warm), ...here, ...rest];
+  const here: Candidate[] = [];
+  const warm: Candidate[] = [];
+  const cold: Candidate[] = [];
+  const suspect: Candidate[] = [];
+  const unauthorized: Candidate[] = [];
+  for (const candidate of candidates) {
+    if (candidate.backend.kind === 'engine') here.push(candidate);
+    else if (isUnauthorized(candidate.backend.id)) unauthorized.push(candidate);
+    else if (candidate.suspect) suspect.push(candidate);
+    else if (candidate.entry.state === 'resident') warm.push(candidate);
+    else cold.push(candidate);
+  }
+  const localIsWarm = here.some(({ entry }) => entry.state !== 'on-disk');
+  const classes = localIsWarm ? [here, warm, cold, suspect, unauthorized] : [warm, here, cold, suspect, unauthorized];
+  return classes.flatMap((members) => (members.length < 2 ? members : strategy(members)));
 }

@@ -9,6 +9,8 @@ export interface DispatchOptions {
    * yielded but progress until the whole answer is here, so that failover stays possible to the end.
    */
   readonly stream: boolean;
+  /** The `x-request-id` that the client sees, by which the request can be explained later. */
+  readonly label?: string;
 }
 
 export interface Dispatch {

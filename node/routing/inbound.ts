@@ -1,35 +1,54 @@
-/** Requests that come from peers: served by this node's own engine only (hop limit 1), within limits for each peer. */
-
+/** Requests that come from peers: served by this node's own engine only (hop limit 1), to those who may, within limits. */
 import type { InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
+import type { InferenceContext } from '../../protocols/inference/server.ts';
 import type { LocalBackend } from '../backends/backend.ts';
+import { systemClock } from '../common/clock.ts';
 import { MeshError } from '../common/errors.ts';
 import type { Metrics } from '../common/metrics.ts';
+import type { IssuedKeys, VerifiedKey } from '../storage/issued-keys.ts';
+import { DEFAULT_PEER_QUOTA, PeerQuota, type QuotaLease, type QuotaLimits } from './peer-quota.ts';
+import type { ServiceState } from './service-state.ts';
 
 export interface InboundComponents {
   readonly local: LocalBackend;
   readonly metrics: Metrics;
-  readonly isDraining: () => boolean;
+  /** Beside `state`, for a node that has none. */
+  readonly isDraining?: () => boolean;
+  readonly state?: ServiceState;
+  /** Who runs and who waits. Default: the engine itself. */
+  readonly admission?: { forPeer(fingerprint: string): LocalBackend };
+  /** Default: peers need no key. */
+  readonly keys?: Pick<IssuedKeys, 'refresh' | 'required' | 'verify'>;
+  readonly quota?: PeerQuota;
 }
 
 export interface InboundOptions {
   /** Requests of one peer at once, waiting ones included. Default 64. */
   readonly perPeer: number;
+  /** Prompt and generated tokens of one peer; null: no limit. Default null. */
+  readonly tokensPerMinute?: number | null;
   /** Bytes of request bodies held for all peers together. Default 128 MiB. */
   readonly bodyBudgetBytes: number;
 }
 
-export const DEFAULT_INBOUND: InboundOptions = { perPeer: 64, bodyBudgetBytes: 128 * 2 ** 20 };
+export const DEFAULT_INBOUND: InboundOptions = { perPeer: 64, tokensPerMinute: null, bodyBudgetBytes: 128 * 2 ** 20 };
+
+/** The scope that a key must have. */
+const SCOPE = 'inference';
+const HOW_TO_SET = 'on the asking node run "meshnode peers set NAME --key-stdin", NAME being this node';
 
 export class Inbound {
   readonly #components: InboundComponents;
   readonly #options: InboundOptions;
-  readonly #running = new Map<string, number>();
+  readonly #quota: PeerQuota;
+  #active = 0;
   #bodyBytes = 0;
-  #onIdle: () => void = () => {};
+  readonly #onIdle = new Set<() => void>();
 
   constructor(components: InboundComponents, options: InboundOptions = DEFAULT_INBOUND) {
     this.#components = components;
     this.#options = options;
+    this.#quota = components.quota ?? new PeerQuota({ clock: systemClock });
   }
 
   /** Room for a request body, to be released when the request is over; null when the budget is used up. */
@@ -45,60 +64,109 @@ export class Inbound {
 
   /** Requests from peers that run or wait here now. */
   active(): number {
-    let sum = 0;
-    for (const count of this.#running.values()) sum += count;
-    return sum;
+    return this.#active;
   }
 
   /** Resolves when no request of a peer is left, or when the signal aborts. */
   whenIdle(signal: AbortSignal): Promise<void> {
+    if (this.#active === 0 || signal.aborted) return Promise.resolve();
     return new Promise((resolve) => {
-      if (this.#running.size === 0 || signal.aborted) resolve();
-      this.#onIdle = resolve;
-      signal.addEventListener('abort', () => resolve(), { once: true });
+      const done = (): void => {
+        this.#onIdle.delete(done);
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      this.#onIdle.add(done);
+      signal.addEventListener('abort', done, { once: true });
     });
   }
 
-  /** Serves one request of a peer on the engine here. */
+  /**
+   * Serves one request of a peer on the engine here.
+   *
+   * @throws MeshError `unauthorized`, `forbidden`, `draining`, `model_not_loaded`, `overloaded`, `rate_limited` before
+   *   the first event, and whatever the engine throws.
+   */
   async *serve(
     request: InferenceRequest,
-    { from, signal }: { from: string; signal: AbortSignal },
+    context: Pick<InferenceContext, 'from' | 'signal'> & Partial<Pick<InferenceContext, 'authorization'>>,
   ): AsyncGenerator<InferenceEvent> {
-    this.#admit(request, from);
+    const { from, signal, authorization = null } = context;
+    const { admission, local, metrics } = this.#components;
+    const leases: QuotaLease[] = [];
+    this.#active += 1;
     let outcome = 'client_closed';
     try {
-      for await (const event of this.#components.local.infer(request, { signal })) {
+      const key = await this.#authorize(authorization);
+      this.#checkService(request);
+      leases.push(...this.#book(from, key));
+      const backend = admission?.forPeer(from) ?? local;
+      for await (const event of backend.infer(request, { signal })) {
         if (event.type === 'end') outcome = 'ok';
+        const tokens = tokensOf(event);
+        if (tokens > 0) for (const lease of leases) lease.spend(tokens);
         yield event;
       }
     } catch (error) {
       outcome = error instanceof MeshError ? error.code : 'internal_error';
       throw error;
     } finally {
-      this.#leave(from);
-      this.#components.metrics.requests.inc({ origin: 'peer', served_by: 'engine', outcome });
+      for (const lease of leases) lease.leave();
+      this.#active -= 1;
+      if (this.#active === 0) for (const done of [...this.#onIdle]) done();
+      metrics.requests.inc({ origin: 'peer', served_by: 'engine', outcome });
     }
   }
 
-  #admit(request: InferenceRequest, from: string): void {
-    const { local, isDraining } = this.#components;
-    if (isDraining()) throw new MeshError('draining', 'This node is shutting down', { retryAfterMs: 5000 });
-    if (!local.catalog().some((entry) => entry.id === request.model)) {
-      throw new MeshError('model_not_loaded', `Model '${request.model}' is not served by this node`, {
-        param: 'model',
-      });
+  /** Whose key it is; null where none is needed. */
+  async #authorize(authorization: string | null): Promise<VerifiedKey | null> {
+    const { keys } = this.#components;
+    if (keys === undefined) return null;
+    await keys.refresh();
+    if (!keys.required()) return null;
+    const shown = authorization === null ? '' : bareKey(authorization);
+    if (shown === '') throw new MeshError('unauthorized', `This node demands a key: ${HOW_TO_SET}`);
+    const key = keys.verify(shown);
+    if (key === null) {
+      throw new MeshError('unauthorized', `This node does not accept the key (any more): ${HOW_TO_SET}`);
     }
-    const running = this.#running.get(from) ?? 0;
-    if (running >= this.#options.perPeer) {
-      throw new MeshError('overloaded', 'Too many requests of this peer at once', { retryAfterMs: 1000 });
+    if (!key.scopes.includes(SCOPE)) {
+      throw new MeshError('forbidden', `The key "${key.name}" does not allow ${SCOPE} on this node`);
     }
-    this.#running.set(from, running + 1);
+    return key;
   }
 
-  #leave(from: string): void {
-    const running = (this.#running.get(from) ?? 1) - 1;
-    if (running > 0) this.#running.set(from, running);
-    else this.#running.delete(from);
-    if (this.#running.size === 0) this.#onIdle();
+  #checkService(request: InferenceRequest): void {
+    const { local, isDraining, state } = this.#components;
+    const refusal = state?.refusal('peer') ?? null;
+    if (refusal !== null) throw refusal;
+    if (isDraining?.() === true) throw new MeshError('draining', 'This node is shutting down', { retryAfterMs: 5000 });
+    if (local.catalog().some((entry) => entry.id === request.model)) return;
+    throw new MeshError('model_not_loaded', `Model '${request.model}' is not served by this node`, { param: 'model' });
   }
+
+  /** A key's limits count beside those of the peer: several peers may share a key, and a peer may have several. */
+  #book(from: string, key: VerifiedKey | null): QuotaLease[] {
+    const { perPeer, tokensPerMinute = DEFAULT_PEER_QUOTA.tokensPerMinute } = this.#options;
+    const peerLimits: QuotaLimits = { inFlight: perPeer, tokensPerMinute };
+    const ofPeer = this.#quota.enter(from, peerLimits);
+    if (key === null) return [ofPeer];
+    try {
+      return [ofPeer, this.#quota.enter(`key:${key.id}`, key.limits)];
+    } catch (error) {
+      ofPeer.leave();
+      throw error;
+    }
+  }
+}
+
+/** `Bearer KEY`, as HTTP has it, or the bare key. */
+function bareKey(authorization: string): string {
+  return authorization.replace(/^bearer\s+/i, '').trim();
+}
+
+/** Booked as they come, so that an answer that is cut or cancelled counts for what was made of it. */
+function tokensOf(event: InferenceEvent): number {
+  if (event.type === 'accepted') return event.promptTokens;
+  return event.type === 'chunk' ? event.tokens.length : 0;
 }

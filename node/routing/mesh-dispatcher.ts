@@ -1,66 +1,97 @@
 /**
  * Takes one client request through candidates: at most two attempts that cost something, commit at the first text,
- * one verdict for breaker and statistics at each attempt's end.
+ * one verdict for breakers and statistics at each attempt's end.
  */
 
-import type { ChunkEvent, InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
-import { type Clock, deadline } from '../common/clock.ts';
-import { ERROR_TABLE, MeshError, toMeshError } from '../common/errors.ts';
+import type { InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
+import type { Clock } from '../common/clock.ts';
+import { ERROR_TABLE, type MeshError, toMeshError } from '../common/errors.ts';
 import type { Logger } from '../common/logger.ts';
 import type { Metrics } from '../common/metrics.ts';
+import { attempt, clientClosed, type Progress } from './attempt.ts';
 import { AttemptRecord } from './attempt-record.ts';
+import { BackendHealth } from './backend-health.ts';
+import type { Breakers } from './breakers.ts';
 import type { Candidate } from './candidate.ts';
-import type { CircuitBreaker, Permit } from './circuit-breaker.ts';
 import type { Dispatch, Dispatcher, DispatchOptions } from './dispatch.ts';
+import { refusalOf, withoutRetry } from './refusal.ts';
+import { RequestLog, type RequestTrace } from './request-log.ts';
+import { DEFAULT_RETRY_BUDGET, RetryBudget, type RetryBudgetOptions } from './retry-budget.ts';
 import type { RoutingStats } from './routing-stats.ts';
+import { type Choice, isWithin, type Selection, Selector } from './selector.ts';
+import { DEFAULT_ROUTING_SETTINGS, type LoadBalancing, type RoutingSettings } from './settings.ts';
 
 export interface MeshDispatcherComponents {
   readonly router: {
-    /**
-     * Candidates for a model, best first, without the excluded backends. Looks further (the DHT) when none is known.
-     */
-    candidates(modelId: string, excluded: ReadonlySet<string>, signal: AbortSignal): Promise<readonly Candidate[]>;
+    /** Everyone who says that it serves the model. Reads memory only. */
+    candidates(modelId: string): readonly Candidate[];
+    /** Asks further away (the DHT), a bounded time long. */
+    lookFurther(modelId: string, signal: AbortSignal): Promise<void>;
     /** The backend said that it does not serve this model after all. */
     forget(backendId: string, modelId: string): void;
   };
-  readonly breakers: { of(backendId: string): CircuitBreaker };
+  readonly breakers: Breakers;
   readonly stats: RoutingStats;
   readonly metrics: Metrics;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Default: one of its own over `breakers`. */
+  readonly health?: BackendHealth;
+  readonly settings?: RoutingSettings;
+  /** Default: one of its own, which nobody reads. */
+  readonly requestLog?: RequestLog;
 }
 
 export interface MeshDispatcherOptions {
-  /** Try another candidate before commit. Default true. */
-  readonly failoverEnabled: boolean;
   /** From dispatch to the first token, queueing and loading included, milliseconds. Default 15 minutes. */
   readonly firstTokenTimeoutMs: number;
+  readonly retryBudget: RetryBudgetOptions;
 }
 
-export const DEFAULT_DISPATCH: MeshDispatcherOptions = { failoverEnabled: true, firstTokenTimeoutMs: 900_000 };
+export const DEFAULT_DISPATCH: MeshDispatcherOptions = {
+  firstTokenTimeoutMs: 900_000,
+  retryBudget: DEFAULT_RETRY_BUDGET,
+};
 
 /** Attempts that may fail at a backend's cost: the first and one retry. */
 const MAX_ATTEMPTS = 2;
 
-interface Progress {
-  servedBy: string | null;
-  attempts: number;
-  committed: boolean;
+/** One request, with what is known about it so far. */
+interface Run {
+  readonly request: InferenceRequest;
+  readonly options: DispatchOptions;
+  readonly trace: RequestTrace;
+  readonly progress: Progress;
+  readonly loadBalancing: LoadBalancing;
+  /** Backends that failed this request. */
+  readonly tried: Set<string>;
+  /** The last failure; null before one. */
+  failure: MeshError | null;
+  /** Failed attempts that cost something. */
+  costly: number;
 }
 
 export class MeshDispatcher implements Dispatcher {
   readonly #components: MeshDispatcherComponents;
   readonly #options: MeshDispatcherOptions;
+  readonly #settings: RoutingSettings;
+  readonly #requestLog: RequestLog;
+  readonly #selector: Selector;
+  readonly #budget: RetryBudget;
 
   constructor(components: MeshDispatcherComponents, options: MeshDispatcherOptions = DEFAULT_DISPATCH) {
     this.#components = components;
     this.#options = options;
+    this.#settings = components.settings ?? DEFAULT_ROUTING_SETTINGS;
+    this.#requestLog = components.requestLog ?? new RequestLog(components);
+    this.#selector = new Selector({ health: components.health ?? new BackendHealth(components) });
+    this.#budget = new RetryBudget(components, options.retryBudget);
   }
 
   dispatch(request: InferenceRequest, options: DispatchOptions): Dispatch {
-    const progress: Progress = { servedBy: null, attempts: 0, committed: false };
+    const progress: Progress = { servedBy: null, attempts: 0, committed: false, whole: false };
     return {
-      events: this.#run(request, options, progress),
+      events: this.#recorded(request, options, progress),
       get servedBy() {
         return progress.servedBy;
       },
@@ -70,134 +101,105 @@ export class MeshDispatcher implements Dispatcher {
     };
   }
 
-  async *#run(
+  async *#recorded(
     request: InferenceRequest,
-    { signal, stream }: DispatchOptions,
+    options: DispatchOptions,
     progress: Progress,
   ): AsyncGenerator<InferenceEvent> {
-    const excluded = new Set<string>();
-    let failure: MeshError | null = null;
-    let costly = 0;
-    for (;;) {
-      const chosen = await this.#choose(request.model, excluded, failure, signal);
-      progress.attempts += 1;
-      try {
-        yield* this.#attempt(request, chosen, { signal, stream, progress });
-        return;
-      } catch (thrown) {
-        failure = verdictOf(thrown, signal, progress.committed);
-        const { id } = chosen.candidate.backend;
-        if (failure.code === 'model_not_loaded') this.#components.router.forget(id, request.model);
-        if (!freeToRetry(failure)) costly += 1;
-        const retry = this.#options.failoverEnabled && !progress.committed && ERROR_TABLE[failure.code].elsewhere;
-        if (!retry || costly >= MAX_ATTEMPTS) throw failure;
-        excluded.add(id);
-        progress.servedBy = null;
-      }
-    }
-  }
-
-  /** The best candidate whose breaker lets us; throws the last failure, or why there is none. */
-  async #choose(
-    modelId: string,
-    excluded: ReadonlySet<string>,
-    failure: MeshError | null,
-    signal: AbortSignal,
-  ): Promise<{ candidate: Candidate; permit: Permit }> {
-    const candidates = await this.#components.router.candidates(modelId, excluded, signal);
-    if (signal.aborted) throw clientClosed(signal);
-    let retryInMs = Number.POSITIVE_INFINITY;
-    for (const candidate of candidates) {
-      const breaker = this.#components.breakers.of(candidate.backend.id);
-      const permit = breaker.acquire();
-      if (permit !== null) return { candidate, permit };
-      retryInMs = Math.min(retryInMs, breaker.view().retryInMs);
-    }
-    if (failure !== null && failure.code !== 'model_not_loaded') throw failure;
-    if (candidates.length > 0) {
-      throw new MeshError(
-        'all_circuits_open',
-        `Every node that serves '${modelId}' has failed repeatedly; try again shortly`,
-        {
-          param: 'model',
-          retryAfterMs: Math.max(1000, retryInMs),
-        },
-      );
-    }
-    throw new MeshError(
-      'model_not_available',
-      `Model '${modelId}' is not available on this node or any reachable peer; GET /v1/models lists what is`,
-      { param: 'model' },
-    );
-  }
-
-  async *#attempt(
-    request: InferenceRequest,
-    { candidate, permit }: { candidate: Candidate; permit: Permit },
-    { signal, stream, progress }: DispatchOptions & { progress: Progress },
-  ): AsyncGenerator<InferenceEvent> {
-    const { backend } = candidate;
-    const endCount = this.#components.stats.begin(backend.id);
-    const startedAt = this.#components.clock.now();
-    const record = new AttemptRecord(this.#components.metrics, backend, permit, endCount);
-    using firstToken = deadline(this.#components.clock, this.#options.firstTokenTimeoutMs, firstTokenTimeout, signal);
-    /** Nothing of an attempt goes out before its commit, so that a failed one leaves no trace. */
-    let held: InferenceEvent[] | null = [];
+    const trace = this.#requestLog.begin(request, options);
+    const loadBalancing = this.#settings.loadBalancing();
+    const tried = new Set<string>();
+    this.#budget.request();
     try {
-      for await (const event of backend.infer(request, { signal: firstToken.signal })) {
-        if (event.type === 'progress') {
-          yield event;
-          continue;
-        }
-        if (event.type === 'accepted') progress.servedBy = event.node;
-        if (event.type === 'chunk' && record.firstTokenMs === null) {
-          record.firstTokenMs = this.#components.clock.now() - startedAt;
-          firstToken.refresh(NEVER_MS);
-        }
-        if (event.type === 'end') record.succeeded(event);
-        held?.push(event);
-        if (held === null) yield event;
-        else if (event.type === 'end' || (stream && isText(event))) {
-          progress.committed = true;
-          yield* held;
-          held = null;
-        }
-        if (event.type === 'end') return;
-      }
-      throw new MeshError('peer_unreachable', 'The answer ended without its end');
+      yield* this.#run({ request, options, trace, progress, loadBalancing, tried, failure: null, costly: 0 });
     } catch (thrown) {
-      const error = verdictOf(thrown, signal, progress.committed);
-      record.failed(error);
-      this.#components.logger.debug(
-        { requestId: request.requestId, backend: backend.id, code: error.code },
-        'attempt failed',
-      );
+      const error = toMeshError(thrown);
+      trace.end(error.code);
       throw error;
     } finally {
-      record.abandoned();
+      trace.end(progress.whole ? 'ok' : 'client_closed');
     }
   }
-}
 
-/** setTimeout's largest delay: about 24 days. */
-const NEVER_MS = 2 ** 31 - 1;
+  async *#run(run: Run): AsyncGenerator<InferenceEvent> {
+    for (;;) {
+      let choice = this.#choose(run);
+      if (choice.selection === null && this.#mayLookFurther(run)) {
+        await this.#components.router.lookFurther(run.request.model, run.options.signal);
+        choice = this.#choose(run);
+      }
+      const { selection } = choice;
+      if (run.options.signal.aborted) {
+        selection?.permit.released();
+        throw clientClosed(run.options.signal);
+      }
+      if (selection === null) throw this.#refusal(run, choice);
+      if (run.costly > 0 && !this.#budget.take()) {
+        selection.permit.released();
+        throw withoutRetry(run.failure ?? this.#refusal(run, choice));
+      }
+      try {
+        yield* this.#attempt(run, selection);
+        return;
+      } catch (thrown) {
+        this.#failed(run, selection, toMeshError(thrown));
+      }
+    }
+  }
 
-const isText = (event: InferenceEvent): event is ChunkEvent => event.type === 'chunk' && event.text !== '';
+  #choose({ request, loadBalancing, tried, trace }: Run): Choice {
+    const { model, boundary = 'public' } = request;
+    const { strategy } = loadBalancing;
+    const candidates = this.#components.router.candidates(model);
+    const choice = this.#selector.choose(candidates, { model, boundary, strategy, tried });
+    trace.candidates(choice.records, strategy);
+    return choice;
+  }
 
-const firstTokenTimeout = (): MeshError =>
-  new MeshError('first_token_timeout', 'No token came within the bound for a first token');
+  /** Only when nobody within reach ever claimed the model: a lookup takes seconds. */
+  #mayLookFurther({ request: { model, boundary = 'public' }, failure }: Run): boolean {
+    if (boundary === 'local' || failure !== null) return false;
+    return !this.#components.router.candidates(model).some((candidate) => isWithin(boundary, candidate.boundary));
+  }
 
-function clientClosed(signal: AbortSignal): MeshError {
-  return signal.reason instanceof MeshError ? signal.reason : new MeshError('client_closed', 'The client went away');
+  /** Nobody is left: the failure that the client would have seen without a retry, or why nobody could be asked. */
+  #refusal({ request, failure, loadBalancing }: Run, { none }: Choice): MeshError {
+    if (failure !== null && failure.code !== 'model_not_loaded') return failure;
+    const { model, boundary = 'public' } = request;
+    return refusalOf({ model, boundary, loadBalancing: loadBalancing.enabled }, none);
+  }
+
+  #attempt(run: Run, { candidate: { backend }, permit, reason }: Selection): AsyncGenerator<InferenceEvent> {
+    const { stats, metrics, clock } = this.#components;
+    const { request, options, progress, trace } = run;
+    progress.attempts += 1;
+    const record = new AttemptRecord(
+      { metrics, permit, stats, trace: trace.attempt(backend.id, because(run, reason)) },
+      { backend, model: request.model },
+    );
+    const { firstTokenTimeoutMs } = this.#options;
+    return attempt(request, { backend, record, progress, clock }, { ...options, firstTokenTimeoutMs });
+  }
+
+  /** Decides what a failed attempt leads to; throws when it is the end. */
+  #failed(run: Run, { candidate: { backend } }: Selection, failure: MeshError): void {
+    const { router, logger } = this.#components;
+    const { request, progress, loadBalancing } = run;
+    logger.debug({ requestId: request.requestId, backend: backend.id, code: failure.code }, 'attempt failed');
+    if (failure.code === 'model_not_loaded') router.forget(backend.id, request.model);
+    if (!isFree(failure)) run.costly += 1;
+    run.failure = failure;
+    run.tried.add(backend.id);
+    // What is here is served here: a full queue of our own is no reason to send its overflow to others.
+    const staysHere = backend.kind === 'engine' && failure.code === 'overloaded';
+    const retry = loadBalancing.failoverEnabled && ERROR_TABLE[failure.code].elsewhere && !staysHere;
+    if (!retry || progress.committed || run.costly >= MAX_ATTEMPTS) throw failure;
+    progress.servedBy = null;
+  }
 }
 
 /** Refusals that cost the refusing node nothing do not use up the retry. */
-const freeToRetry = (error: MeshError): boolean => error.code === 'model_not_loaded' || error.code === 'draining';
+const isFree = (error: MeshError): boolean => error.code === 'model_not_loaded' || error.code === 'draining';
 
-/** What a failed attempt means: an abort is the client's, a failure after commit is a lost answer. */
-function verdictOf(thrown: unknown, signal: AbortSignal, committed: boolean): MeshError {
-  if (signal.aborted) return clientClosed(signal);
-  const error = toMeshError(thrown);
-  if (!committed || ERROR_TABLE[error.code].breaker !== 'failure' || error.code === 'peer_lost') return error;
-  return new MeshError('peer_lost', `The node that was answering was lost: ${error.message}`, { cause: error });
-}
+const because = ({ failure }: Run, reason: string): string =>
+  failure === null ? reason : `After ${failure.code} elsewhere. ${reason}`;

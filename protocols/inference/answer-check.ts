@@ -18,12 +18,18 @@ export class AnswerCheck {
   readonly #bounds: AnswerBounds;
   readonly #nextIndex: number[];
   #accepted = false;
+  #over = false;
   #tokens = 0;
   #textBytes = 0;
 
   constructor(bounds: AnswerBounds) {
     this.#bounds = bounds;
     this.#nextIndex = new Array<number>(bounds.maxChoices).fill(0);
+  }
+
+  /** END or ERROR came, and was a good one. */
+  get over(): boolean {
+    return this.#over;
   }
 
   /**
@@ -48,10 +54,14 @@ export class AnswerCheck {
         if (!this.#accepted) throw unexpected(frame, 'ACCEPT');
         const end = decodeEnd(frame);
         if (end.finishReasons.length > this.#bounds.maxChoices) throw violation('an END of too many choices');
+        this.#over = true;
         return end;
       }
-      case FRAME.error:
-        throw decodeError(frame);
+      case FRAME.error: {
+        const error = decodeError(frame);
+        this.#over = true;
+        throw error;
+      }
       default:
         throw unexpected(frame, this.#accepted ? 'CHUNK or END' : 'ACCEPT');
     }

@@ -1,28 +1,31 @@
-/** The asking half of the inference protocol: one request over one stream. */
+/** The asking half of the inference protocol: one request, on a stream that may have carried others before. */
 import type { Stream } from '@libp2p/interface';
 import { abortable, type Clock, deadline } from '../../node/common/clock.ts';
 import { MeshError } from '../../node/common/errors.ts';
+import { FrameChannel } from '../frame-channel.ts';
 import { violation } from '../frame-decoder.ts';
-import { FrameReader, unreachable } from '../frame-reader.ts';
-import { FrameWriter } from '../frame-writer.ts';
-import { endStream } from '../stream-end.ts';
+import { unreachable } from '../frame-reader.ts';
 import { Watchdog } from '../watchdog.ts';
 import { type AnswerBounds, AnswerCheck } from './answer-check.ts';
 import type { InferenceEvent, InferenceRequest } from './events.ts';
 import { encodeRequest } from './messages.ts';
 
-/** A stream on which nothing was said yet. Whoever gets it owns it: closes or resets it. */
+/** A stream on which no request is under way. Whoever gets it owns it: hands it back, closes or resets it. */
 export interface StreamLease {
   readonly stream: Stream;
   /** False: from the warm pool, so the other side may have closed it meanwhile. */
   readonly fresh: boolean;
+  /** The frames of `stream`, from whoever keeps it for more than one request. Absent: made for this one. */
+  readonly channel?: FrameChannel;
+  /** Hands the stream back, the answer being over and all of the request sent. Absent: it ends with this request. */
+  release?(): void;
 }
 
 /** All durations in milliseconds. */
 export interface InferenceClientLimits extends AnswerBounds {
   /** To get a stream. Default 1,500. */
   readonly acquireMs: number;
-  /** Pooled streams found dead that are replaced before the last one's failure counts. Default 4. */
+  /** Pooled streams found dead that are replaced before the last one's failure counts. Default 8. */
   readonly replacements: number;
   /** From the last byte of the request to the first frame of the answer. Default 3,000. */
   readonly firstFrameMs: number;
@@ -34,7 +37,7 @@ export interface InferenceClientLimits extends AnswerBounds {
 
 export const DEFAULT_INFERENCE_CLIENT_LIMITS: InferenceClientLimits = {
   acquireMs: 1500,
-  replacements: 4,
+  replacements: 8,
   firstFrameMs: 3000,
   silenceMs: 10_000,
   drainMs: 10_000,
@@ -100,7 +103,7 @@ async function* ask(
   try {
     for (let replaced = 0; ; replaced++) {
       const lease = await acquire(options, limits, watchdog.signal);
-      const exchange = new Exchange(lease.stream, request, options, limits, watchdog);
+      const exchange = new Exchange(lease, request, options, limits, watchdog);
       try {
         yield* exchange.run();
         return;
@@ -138,30 +141,31 @@ async function acquire(
 
 /** One try on one stream. */
 class Exchange {
-  readonly #stream: Stream;
+  readonly #lease: StreamLease;
+  readonly #channel: FrameChannel;
   readonly #request: InferenceRequest;
   readonly #options: InferOptions;
   readonly #limits: InferenceClientLimits;
   readonly #watchdog: Watchdog;
-  readonly #reader: FrameReader;
-  readonly #writer: FrameWriter;
+  readonly #check: AnswerCheck;
   #sent = false;
   #answered = false;
+  #left = false;
 
   constructor(
-    stream: Stream,
+    lease: StreamLease,
     request: InferenceRequest,
     options: InferOptions,
     limits: InferenceClientLimits,
     watchdog: Watchdog,
   ) {
-    this.#stream = stream;
+    this.#lease = lease;
+    this.#channel = lease.channel ?? new FrameChannel(lease.stream, options.clock, limits);
     this.#request = request;
     this.#options = options;
     this.#limits = limits;
     this.#watchdog = watchdog;
-    this.#reader = new FrameReader(stream);
-    this.#writer = new FrameWriter(stream, options.clock, limits);
+    this.#check = new AnswerCheck(limits);
   }
 
   /** A frame came from the peer. */
@@ -172,20 +176,21 @@ class Exchange {
   async *run(): AsyncGenerator<InferenceEvent> {
     const { signal } = this.#watchdog;
     const onAbort = (): void => this.#reset(signal.reason);
+    const leave = (): void => {
+      signal.removeEventListener('abort', onAbort);
+      this.#leave();
+    };
     if (signal.aborted) onAbort();
     signal.addEventListener('abort', onAbort, { once: true });
-    let whole = false;
     try {
       const sending = this.#send();
       // Its failure resets the stream, which the reader reports.
       sending.catch((error: unknown) => this.#reset(error));
       for await (const event of this.#events()) {
         if (event.type === 'end') {
-          if (this.#reader.hasUnread) throw violation('more after END');
-          whole = true;
+          if (this.#channel.reader.hasUnread) throw violation('more after END');
           // Before the caller sees it, so that leaving at `end` does not reset a stream that did its work.
-          signal.removeEventListener('abort', onAbort);
-          void endStream(this.#stream, this.#writer, this.#options.clock, CLOSE_MS);
+          leave();
           yield event;
           return;
         }
@@ -193,15 +198,14 @@ class Exchange {
       }
       throw unreachable('the stream ended before the answer did');
     } finally {
-      signal.removeEventListener('abort', onAbort);
+      leave();
       this.#watchdog.disarm();
-      if (!whole) this.#reset(new MeshError('client_closed', 'the request was given up'));
     }
   }
 
   async #send(): Promise<void> {
     for (const frame of encodeRequest(this.#request, { hops: 1, ...this.#options })) {
-      await this.#writer.write(frame);
+      await this.#channel.writer.write(frame);
       if (!this.#answered) this.#arm();
     }
     this.#sent = true;
@@ -210,14 +214,13 @@ class Exchange {
 
   async *#events(): AsyncGenerator<InferenceEvent> {
     const { signal } = this.#watchdog;
-    const check = new AnswerCheck(this.#limits);
     for (;;) {
       this.#arm();
-      const frame = await this.#reader.read(signal);
+      const frame = await this.#channel.reader.read(signal);
       this.#watchdog.disarm();
       if (frame === null) return;
       this.#answered = true;
-      const event = check.next(frame);
+      const event = this.#check.next(frame);
       if (event !== null) yield event;
     }
   }
@@ -229,8 +232,19 @@ class Exchange {
     this.#watchdog.arm(boundMs, () => new MeshError('peer_unreachable', `the peer said nothing for ${boundMs} ms`));
   }
 
+  /** Lets go of the stream; afterwards it may carry the request of somebody else. */
+  #leave(): void {
+    if (this.#left) return;
+    const isDone = this.#check.over && this.#sent && !this.#channel.reader.hasUnread;
+    if (!isDone) this.#reset(new MeshError('client_closed', 'the request was given up'));
+    this.#left = true;
+    if (!isDone) return;
+    if (this.#lease.release !== undefined && this.#channel.isIdle) this.#lease.release();
+    else void this.#channel.end(CLOSE_MS);
+  }
+
   #reset(reason: unknown): void {
-    this.#stream.abort(unreachable('the request failed', reason));
+    if (!this.#left) this.#lease.stream.abort(unreachable('the request failed', reason));
   }
 }
 

@@ -3,6 +3,10 @@
 /** Which OpenAI request the body is. */
 export type InferenceKind = 'chat' | 'completion';
 
+/** How far a request may travel, nearest first; a request may go to its boundary and everything nearer. */
+export const BOUNDARIES = ['local', 'mesh', 'private-cluster', 'public'] as const;
+export type Boundary = (typeof BOUNDARIES)[number];
+
 /** One request, ready to be tried on any backend, any number of times. */
 export interface InferenceRequest {
   /** 32 lower-case hex digits, unique per client request and the same for all its attempts. */
@@ -14,6 +18,8 @@ export interface InferenceRequest {
   readonly body: Uint8Array;
   /** Used when the body names no seed: 0 to 2^32-1, picked once per request so that every attempt samples alike. */
   readonly seed: number;
+  /** A hard limit, on failover too. Absent: `public`, no limit. Does not travel: a peer serves from its own engine only. */
+  readonly boundary?: Boundary;
 }
 
 export type FinishReason = 'stop' | 'length';

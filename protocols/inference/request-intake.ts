@@ -1,4 +1,4 @@
-/** Takes one request off a stream: OPEN and as many BODY frames as it announced, bounded in time and memory. */
+/** Takes requests off a stream, each an OPEN and as many BODY frames as it announced, bounded in time and memory. */
 import type { Clock } from '../../node/common/clock.ts';
 import { MeshError } from '../../node/common/errors.ts';
 import { violation } from '../frame-decoder.ts';
@@ -8,7 +8,7 @@ import { decodeOpen, FRAME, type Open, unexpected } from './messages.ts';
 
 /** Durations in milliseconds. */
 export interface IntakeLimits {
-  /** How long a pooled stream may wait for its OPEN. Default 60,000. */
+  /** How long a stream may wait for an OPEN, its first or the next. Default 60,000. */
   readonly idleMs: number;
   /** For the rest of an OPEN, and between two frames of a body. Default 5,000. */
   readonly bodySilenceMs: number;
@@ -19,7 +19,7 @@ export interface IntakeLimits {
 /** What a body's buffer starts with; it doubles as bytes arrive, so that a big announcement alone costs nothing. */
 const FIRST_BUFFER_BYTES = 65_536;
 
-/** First `open`, then `body`, each once. */
+/** For each request first `open`, then `body`. */
 export class RequestIntake {
   readonly #reader: FrameReader;
   readonly #clock: Clock;
@@ -39,8 +39,7 @@ export class RequestIntake {
    */
   async open(): Promise<Open | null> {
     using watchdog = new Watchdog(this.#clock);
-    const idle = new MeshError('request_timeout', 'no request came on this stream');
-    watchdog.arm(this.#limits.idleMs, () => idle);
+    watchdog.arm(this.#limits.idleMs, () => new MeshError('request_timeout', 'no request came on this stream'));
     try {
       await this.#reader.arrival(watchdog.signal);
     } catch {

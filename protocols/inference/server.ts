@@ -1,12 +1,12 @@
-/** The serving half of the inference protocol: one request over one stream. */
+/** The serving half of the inference protocol: the requests of one stream, one after the other. */
 import type { Stream } from '@libp2p/interface';
 import { pipe } from 'it-pipe';
 import { abortable, type Clock } from '../../node/common/clock.ts';
 import { MeshError } from '../../node/common/errors.ts';
-import { FrameReader, unreachable } from '../frame-reader.ts';
-import { FrameWriter } from '../frame-writer.ts';
+import { FrameChannel } from '../frame-channel.ts';
+import { violation } from '../frame-decoder.ts';
+import { unreachable } from '../frame-reader.ts';
 import type { OutgoingFrame } from '../framing.ts';
-import { endStream } from '../stream-end.ts';
 import { coalesce } from './coalesce.ts';
 import type { InferenceEvent, InferenceRequest } from './events.ts';
 import {
@@ -18,7 +18,6 @@ import {
   MAX_BODY_BYTES,
   type Open,
   type Progress,
-  unexpected,
 } from './messages.ts';
 import { type IntakeLimits, RequestIntake } from './request-intake.ts';
 
@@ -44,7 +43,7 @@ export interface InferenceServerLimits extends IntakeLimits {
   readonly progressMs: number;
   /** A peer that takes nothing for this long is given up. Default 10,000. */
   readonly drainMs: number;
-  /** How long a peer may keep the stream after our last frame. Default 5,000. */
+  /** How long a peer may keep the stream after we ended our side. Default 5,000. */
   readonly closeMs: number;
 }
 
@@ -66,15 +65,15 @@ const RETRY_AFTER_MS = 1000;
 export interface ServeInferenceOptions {
   readonly clock: Clock;
   readonly limits?: Partial<InferenceServerLimits>;
-  /** Books memory for a body; null refuses it as `overloaded`. What it returns is called once, when the stream is over. */
+  /** Books memory for a body; null refuses it as `overloaded`. What it returns is called once, when the answer is over. */
   reserveBytes?(sizeBytes: number): (() => void) | null;
   /** The peer broke the protocol: for its record. Must not throw. */
   onViolation?(error: MeshError): void;
 }
 
 /**
- * Serves the one request of a stream and resolves when the stream is over. Never rejects: what goes wrong is told to
- * the peer where it can be, and owned here.
+ * Serves the requests of a stream and resolves when the stream is over. Never rejects: what goes wrong is told to the
+ * peer where it can be, and owned here.
  */
 export async function serveInference(
   stream: Stream,
@@ -88,96 +87,129 @@ export async function serveInference(
   } catch (error) {
     if (error instanceof MeshError && error.code === 'protocol_violation') options.onViolation?.(error);
     stream.abort(unreachable('the request could not be served', error));
-  } finally {
-    service.release();
   }
 }
 
 class Service {
-  readonly #stream: Stream;
+  readonly #channel: FrameChannel;
   readonly #from: string;
   readonly #handler: InferenceHandler;
   readonly #options: ServeInferenceOptions;
   readonly #limits: InferenceServerLimits;
-  readonly #reader: FrameReader;
-  readonly #writer: FrameWriter;
-  readonly #gone = new AbortController();
-  #release: (() => void) | null = null;
-  #progress: Progress = { state: 'queued', fraction: null };
+  readonly #intake: RequestIntake;
+  /** The request that is being answered. */
+  #answer: Answer | null = null;
 
   constructor(stream: Stream, from: string, handler: InferenceHandler, options: ServeInferenceOptions) {
-    this.#stream = stream;
     this.#from = from;
     this.#handler = handler;
     this.#options = options;
     this.#limits = { ...DEFAULT_INFERENCE_SERVER_LIMITS, ...options.limits };
-    const onClose = (): void => this.#gone.abort(new MeshError('client_closed', 'the asking side has gone'));
-    if (stream.status === 'open') stream.addEventListener('close', onClose, { once: true });
-    else onClose();
-    this.#reader = new FrameReader(stream);
-    this.#writer = new FrameWriter(stream, options.clock, this.#limits);
+    stream.addEventListener('close', () => this.#answer?.abort(), { once: true });
+    this.#channel = new FrameChannel(stream, options.clock, this.#limits);
+    this.#intake = new RequestIntake(this.#channel.reader, options.clock, this.#limits);
   }
 
   async run(): Promise<void> {
-    const intake = new RequestIntake(this.#reader, this.#options.clock, this.#limits);
-    const open = await intake.open();
-    if (open !== null) {
-      const refusal = this.#refuse(open);
-      if (refusal !== null) await this.#writer.write(encodeError(refusal));
-      else await this.#answer(open, await intake.body(open.bodyBytes));
+    for (;;) {
+      const open = await this.#intake.open();
+      if (open === null || !(await this.#serve(open))) break;
     }
-    await endStream(this.#stream, this.#writer, this.#options.clock, this.#limits.closeMs);
+    await this.#channel.end(this.#limits.closeMs);
   }
 
-  /** Gives back what was booked for the body; idempotent. */
-  release(): void {
-    this.#release?.();
-    this.#release = null;
+  /** False when the stream is of no use for another request: what follows an unread body is no OPEN. */
+  async #serve(open: Open): Promise<boolean> {
+    const release = this.#admit(open);
+    if (release instanceof MeshError) {
+      await this.#channel.writer.write(encodeError(release));
+      return false;
+    }
+    try {
+      const body = await this.#intake.body(open.bodyBytes);
+      if (this.#channel.stream.status !== 'open') return false;
+      this.#answer = new Answer(this.#channel, this.#options, this.#limits);
+      await this.#answer.run(open, body, this.#from, this.#handler);
+      return !this.#answer.aborted;
+    } finally {
+      this.#answer = null;
+      release();
+    }
   }
 
-  /** Why this request is not even read. */
-  #refuse(open: Open): MeshError | null {
+  /** What gives back the memory that was booked for the body, or why the body is not even read. */
+  #admit(open: Open): (() => void) | MeshError {
     if (open.hops > MAX_HOPS) return new MeshError('model_not_loaded', 'the request made too many hops between nodes');
     if (open.bodyBytes > this.#limits.maxBodyBytes) {
       const { maxBodyBytes } = this.#limits;
       return new MeshError('payload_too_large', `the body has ${open.bodyBytes} bytes; the limit is ${maxBodyBytes}`);
     }
-    if (this.#options.reserveBytes === undefined) return null;
-    this.#release = this.#options.reserveBytes(open.bodyBytes);
-    if (this.#release !== null) return null;
-    return new MeshError('overloaded', 'the node has no room for this request now', { retryAfterMs: RETRY_AFTER_MS });
+    if (this.#options.reserveBytes === undefined) return () => {};
+    const full = { retryAfterMs: RETRY_AFTER_MS };
+    return (
+      this.#options.reserveBytes(open.bodyBytes) ??
+      new MeshError('overloaded', 'the node has no room for this request now', full)
+    );
+  }
+}
+
+/** One answer on a stream. */
+class Answer {
+  readonly #channel: FrameChannel;
+  readonly #options: ServeInferenceOptions;
+  readonly #limits: InferenceServerLimits;
+  readonly #gone = new AbortController();
+  #progress: Progress = { state: 'queued', fraction: null };
+  /** Called before the last frame goes out: from then on the peer may speak again. */
+  #conclude: () => void = () => {};
+
+  constructor(channel: FrameChannel, options: ServeInferenceOptions, limits: InferenceServerLimits) {
+    this.#channel = channel;
+    this.#options = options;
+    this.#limits = limits;
   }
 
-  async #answer(open: Open, body: Uint8Array): Promise<void> {
+  get aborted(): boolean {
+    return this.#gone.signal.aborted;
+  }
+
+  /** The stream is over. */
+  abort(): void {
+    this.#gone.abort(new MeshError('client_closed', 'the asking side has gone'));
+  }
+
+  async run(open: Open, body: Uint8Array, from: string, handler: InferenceHandler): Promise<void> {
     const { requestId, kind, model, seed, hops, authorization = null } = open;
     const request: InferenceRequest = { requestId, kind, model, seed, body };
-    this.#watch().catch(() => {});
+    const { signal } = this.#gone;
+    if (this.#channel.reader.hasUnread) throw tooEarly();
+    const unwatch = this.#channel.reader.watch(() => this.#onSign());
     const stopKeepAlive = this.#keepAlive();
+    this.#conclude = () => {
+      unwatch();
+      stopKeepAlive();
+    };
     try {
       const answering = pipe(
-        this.#handler(request, { from: this.#from, hops, authorization, signal: this.#gone.signal }),
+        handler(request, { from, hops, authorization, signal }),
         coalesce,
         (events: AsyncIterable<InferenceEvent>) => this.#frames(events),
         (frames: AsyncIterable<readonly OutgoingFrame[]>) => this.#send(frames),
       );
-      await abortable(answering, this.#gone.signal);
+      await abortable(answering, signal);
     } catch (error) {
-      if (!this.#gone.signal.aborted) await this.#writer.write(encodeError(error));
-    } finally {
-      stopKeepAlive();
+      this.#conclude();
+      if (!signal.aborted) await this.#channel.writer.write(encodeError(error));
     }
   }
 
-  /** After its request the asking side says nothing more; what it says resets the stream, which stops the handler. */
-  async #watch(): Promise<void> {
-    try {
-      const frame = await this.#reader.read();
-      if (frame !== null) throw unexpected(frame, 'nothing');
-    } catch (error) {
-      if (!(error instanceof MeshError) || error.code !== 'protocol_violation') return;
-      this.#options.onViolation?.(error);
-      this.#stream.abort(error);
-    }
+  /** Before its answer is over the asking side says nothing more; what it says resets the stream, which stops the handler. */
+  #onSign(): void {
+    if (!this.#channel.reader.hasUnread) return;
+    const error = tooEarly();
+    this.#conclude();
+    this.#options.onViolation?.(error);
+    this.#channel.stream.abort(error);
   }
 
   async *#frames(events: AsyncIterable<InferenceEvent>): AsyncGenerator<readonly OutgoingFrame[]> {
@@ -195,6 +227,7 @@ class Service {
           yield* encodeChunk(event).map((frame) => [frame]);
           break;
         case 'end':
+          this.#conclude();
           yield [encodeEnd(event)];
           return;
       }
@@ -203,16 +236,21 @@ class Service {
   }
 
   async #send(frames: AsyncIterable<readonly OutgoingFrame[]>): Promise<void> {
-    for await (const batch of frames) await this.#writer.write(batch, this.#gone.signal);
+    for await (const batch of frames) await this.#channel.writer.write(batch, this.#gone.signal);
   }
 
   #keepAlive(): () => void {
     const { clock } = this.#options;
     const { progressMs } = this.#limits;
+    const { writer } = this.#channel;
     return clock.every(progressMs / 2, () => {
-      if (this.#writer.blocked || clock.now() - this.#writer.lastWriteAt < progressMs) return;
+      if (writer.blocked || clock.now() - writer.lastWriteAt < progressMs) return;
       // A failed write has reset the stream, which stops the handler.
-      this.#writer.write(encodeProgress(this.#progress)).catch(() => {});
+      writer.write(encodeProgress(this.#progress)).catch(() => {});
     });
   }
+}
+
+function tooEarly(): MeshError {
+  return violation('a frame of the asking side before the answer was over');
 }

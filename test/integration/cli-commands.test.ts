@@ -16,7 +16,7 @@ after(() => rmSync(root, { recursive: true, force: true }));
 const newHome = (): string => mkdtempSync(join(root, 'home-'));
 const play = (home: string): Promise<PlayedNode> => playNode(join(home, '.local/share/meshnode'));
 
-test('without a running node each command says how to start one', async () => {
+test('N-13 without a running node each command says how to start one', async () => {
   const home = newHome();
   for (const command of ['status', 'models', 'peers', 'chat']) {
     const { code, out, err } = await runCli([command], { home });
@@ -160,7 +160,7 @@ test('config shows each value with its source, config path where the file is loo
   assert.equal((await runCli(['config', 'edit'], { home })).code, 2);
 });
 
-test('doctor finds a taken port, a loose data dir and a bad model, each with what to do', async () => {
+test('N-16 doctor finds a taken port, a loose data dir and a bad model, each with what to do', async () => {
   const home = newHome();
   const data = join(home, 'data');
   mkdirSync(join(data, 'models'), { recursive: true, mode: 0o777 });

@@ -54,7 +54,7 @@ test("the demo model's own tokens", async (t) => {
     const [sequence] = model.sequences;
     assert.ok(sequence !== undefined);
     const generate = async (prompt: readonly number[], before: readonly number[]): Promise<number[]> => {
-      await sequence.clear();
+      await sequence.keep(0);
       const generated = [...before];
       let input = [...prompt, ...before];
       for (;;) {

@@ -42,6 +42,11 @@ export class Lan {
     return `10.77.0.${index + 1}`;
   }
 
+  /** Gives machine `index` one more address, for example `192.168.1.20/24`. */
+  addAddress(index: number, cidr: string): void {
+    ip('-n', this.#name(index), 'addr', 'add', cidr, 'dev', 'eth0');
+  }
+
   /** Pulls the cable of machine `index`. */
   cut(index: number): void {
     ip('-n', this.#switch, 'link', 'set', `port${index}`, 'down');

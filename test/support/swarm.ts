@@ -4,7 +4,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { generateKeyPair } from '@libp2p/crypto/keys';
 import type { Ed25519PrivateKey } from '@libp2p/interface';
 import { systemClock } from '../../node/common/clock.ts';
-import { silentLogger } from '../../node/common/logger.ts';
+import { type Logger, silentLogger } from '../../node/common/logger.ts';
 import { CatalogExchange } from '../../node/network/catalog-exchange.ts';
 import { Discovery } from '../../node/network/discovery.ts';
 import { ModelIndex } from '../../node/network/model-index.ts';
@@ -28,6 +28,8 @@ export interface TestNodeOptions {
   readonly epoch?: number;
   readonly listen?: readonly string[];
   readonly handlers?: ReadonlyMap<string, StreamHandler>;
+  /** Default: none. */
+  readonly logger?: Logger;
 }
 
 export interface TestNode {
@@ -67,7 +69,7 @@ export async function startTestNode(options: TestNodeOptions = {}): Promise<Test
   const privateKey = options.privateKey ?? (await generateKeyPair('Ed25519'));
   let models = options.models ?? [];
   const clock = systemClock;
-  const logger = silentLogger;
+  const logger = options.logger ?? silentLogger;
   const table = new PeerTable();
   const index = new ModelIndex({ table });
   const swarm = new Swarm(

@@ -12,6 +12,7 @@ import { requireJson } from '../guard-hook.ts';
 import { scanJson } from '../json-scan.ts';
 import type { OpenAnswers } from '../open-answers.ts';
 import { newSeed, requestIdOf } from '../request-id.ts';
+import { boundaryOf } from '../routing-headers.ts';
 import { commitHeaders, cutShort, StreamAnswer, type StreamTimes } from '../stream-answer.ts';
 
 /** Tells clients of a draining node when to come back: by then another node, or a restarted one, answers. */
@@ -19,7 +20,8 @@ const DRAIN_RETRY_MS = 2_000;
 
 export interface InferenceRouteOptions {
   readonly answers: OpenAnswers;
-  readonly draining: () => boolean;
+  /** The process is about to end. */
+  readonly stopping: () => boolean;
   readonly times: StreamTimes;
 }
 
@@ -31,8 +33,10 @@ export function addInferenceRoutes(
   options: InferenceRouteOptions,
 ): void {
   const admit = async (): Promise<void> => {
-    if (!options.draining()) return;
-    throw new MeshError('draining', 'This node is shutting down; ask again soon.', { retryAfterMs: DRAIN_RETRY_MS });
+    if (options.stopping())
+      throw new MeshError('draining', 'This node is shutting down; ask again soon.', { retryAfterMs: DRAIN_RETRY_MS });
+    const refused = components.service?.refusal('local') ?? null;
+    if (refused !== null) throw refused;
   };
   const route = (path: string, kind: InferenceKind): void => {
     app.post(`${prefix}${path}`, { onRequest: [requireJson, admit] }, (request, reply) =>
@@ -50,13 +54,15 @@ async function answer(
   components: FacadeComponents,
   { answers, times }: InferenceRouteOptions,
 ): Promise<FastifyReply> {
+  const boundary = boundaryOf(request.headers);
   const bytes = bodyBytes(request.body);
   const body = parseBody(kind, bytes);
   const requestId = requestIdOf(request.raw, request.id);
-  const inference: InferenceRequest = { requestId, kind, model: body.model, body: bytes, seed: newSeed() };
+  const limit = boundary === null ? {} : { boundary };
+  const inference: InferenceRequest = { requestId, kind, model: body.model, body: bytes, seed: newSeed(), ...limit };
   const stream = body.stream === true;
   const signal = answers.open(reply.raw);
-  const dispatch = components.dispatcher.dispatch(inference, { signal, stream });
+  const dispatch = components.dispatcher.dispatch(inference, { signal, stream, label: request.id });
   const identity = answerIdentity(kind, requestId, body.model);
   try {
     if (!stream) {

@@ -3,8 +3,9 @@ import type { FastifyInstance } from 'fastify';
 import type { CatalogEntry, ModelState } from '../../../protocols/catalog/catalog.ts';
 import { MeshError } from '../../common/errors.ts';
 import type { FacadeComponents } from '../components.ts';
+import { usableRemoteModels } from '../remote-models.ts';
 
-type ModelViews = Pick<FacadeComponents, 'localModels' | 'remoteModels' | 'node'>;
+type ModelViews = Pick<FacadeComponents, 'localModels' | 'remoteModels' | 'loadBalancing' | 'node'>;
 
 /** One line of the list: OpenAI's four fields, and ours under one name. */
 export interface ListedModel {
@@ -54,7 +55,7 @@ export function listModels(views: ModelViews): ListedModel[] {
     }
   };
   for (const entry of views.localModels()) add(fingerprint, entry, true);
-  for (const remote of views.remoteModels()) add(remote.fingerprint, remote.entry, false);
+  for (const remote of usableRemoteModels(views)) add(remote.fingerprint, remote.entry, false);
   const created = Math.floor(epoch / 1000);
   return [...holders].map(([id, { local, nodes, entries }]) => ({
     id,

@@ -1,6 +1,8 @@
 /** The pool as Backend.AI GO shows it: inference status, distributed status, routing statistics. Field names are fixed. */
 import type { FastifyInstance } from 'fastify';
-import type { FacadeComponents, PeerRoutingStats } from '../components.ts';
+import type { FacadeComponents, PeerRoutingStats, PeerStatus } from '../components.ts';
+import { publicUrl } from '../public-url.ts';
+import { usableRemoteModels } from '../remote-models.ts';
 
 /** Adds `/api/v1/inference/status` and the two under `/api/v1/pool`; `port` is the facade's own. */
 export function addPoolRoutes(app: FastifyInstance, components: FacadeComponents, port: () => number): void {
@@ -12,35 +14,36 @@ export function addPoolRoutes(app: FastifyInstance, components: FacadeComponents
 function inferenceStatus(components: FacadeComponents, routerPort: number): object {
   const local = components.localModels();
   const loadedModels = local.filter((entry) => entry.state === 'resident').length;
-  const remoteModels = new Set(components.remoteModels().map(({ entry }) => entry.id)).size;
+  const remoteModels = new Set(usableRemoteModels(components).map(({ entry }) => entry.id)).size;
   const { enabled, strategy } = components.loadBalancing();
   return {
-    available: local.length + (enabled ? remoteModels : 0) > 0,
+    available: local.length + remoteModels > 0,
     routerRunning: true,
     routerPort,
     loadedModels,
     llmModels: loadedModels,
     diffusionModels: 0,
-    ...(enabled ? { distributed: { enabled, strategy, ...nodeCounts(components), remoteModels } } : {}),
+    ...(enabled ? { distributed: { enabled, strategy, ...nodeCounts(components.peers()), remoteModels } } : {}),
   };
 }
 
 function distributedStatus(components: FacadeComponents): object {
   const { enabled, strategy } = components.loadBalancing();
+  const peers = enabled ? components.peers() : [];
   const availableOn = new Map<string, Set<string>>();
-  for (const { fingerprint, entry } of components.remoteModels()) {
+  for (const { fingerprint, entry } of usableRemoteModels(components)) {
     const nodes = availableOn.get(entry.id) ?? new Set();
     availableOn.set(entry.id, nodes.add(fingerprint));
   }
   return {
     enabled,
     strategy,
-    ...nodeCounts(components),
+    ...nodeCounts(peers),
     models: [...availableOn].map(([id, nodes]) => ({ id, availableOn: [...nodes] })),
-    endpoints: components.peers().map((peer) => ({
+    endpoints: peers.map((peer) => ({
       fingerprint: peer.fingerprint,
       // Peers speak libp2p, not HTTP; the field keeps its name and type for readers of the original shape.
-      baseUrl: `libp2p://${peer.fingerprint}`,
+      baseUrl: publicUrl(peer.url) ?? `libp2p://${peer.fingerprint}`,
       status: peer.status,
       latencyMs: peer.latencyMs ?? 0,
       loadedModelCount: peer.models.filter((entry) => entry.state === 'resident').length,
@@ -51,8 +54,7 @@ function distributedStatus(components: FacadeComponents): object {
 }
 
 /** Other nodes; this one is not counted. */
-function nodeCounts(components: FacadeComponents): { totalNodes: number; onlineNodes: number } {
-  const peers = components.peers();
+function nodeCounts(peers: readonly PeerStatus[]): { totalNodes: number; onlineNodes: number } {
   return { totalNodes: peers.length, onlineNodes: peers.filter((peer) => peer.status === 'online').length };
 }
 

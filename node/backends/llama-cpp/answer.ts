@@ -50,8 +50,8 @@ export class Answer {
     if (tokens.length > 0 || text !== '') this.#chunk(tokens, text);
     if (end === undefined) return;
     this.#state = 'ended';
-    const { finish, promptTokens, completionTokens, timings } = end;
-    const usage = { promptTokens, completionTokens, cachedTokens: 0 };
+    const { finish, promptTokens, completionTokens, cachedTokens, timings } = end;
+    const usage = { promptTokens, completionTokens, cachedTokens };
     this.#push({ type: 'end', finishReasons: [finish], usage, timings });
   }
 

@@ -3,10 +3,10 @@ import { MeshError, toMeshError } from '../../common/errors.ts';
 import type { GenerationRequest, Prompt } from './generation-request.ts';
 import type { FromChild, LoadOrder, StepOutput, ToChild } from './ipc.ts';
 import { Lane } from './lane.ts';
-import { BATCH_TOKENS, type NativeModel } from './native-model.ts';
+import { BATCH_TOKENS, type NativeModel, type NativeSequence } from './native-model.ts';
 import { OutputPipeline } from './output-pipeline.ts';
 import { promptDigest, promptTokens } from './prompt-tokens.ts';
-import { Slots } from './slots.ts';
+import { type SlotChoice, Slots } from './slots.ts';
 import { StepScheduler } from './step-scheduler.ts';
 
 const CPU_SLICE_TOKENS = 128;
@@ -25,6 +25,13 @@ interface Loaded {
   readonly model: NativeModel;
   readonly slots: Slots;
   readonly scheduler: StepScheduler<Lane>;
+}
+
+/** A request with its slot. The sequence holds the prompt's first `cachedTokens`, and nothing else. */
+interface Prepared {
+  readonly sequence: NativeSequence;
+  readonly prompt: readonly number[];
+  readonly cachedTokens: number;
 }
 
 export class EngineHost {
@@ -67,19 +74,25 @@ export class EngineHost {
         batchTokens: BATCH_TOKENS,
       },
     );
-    this.#loaded = { model, slots: new Slots(model.sequences.length), scheduler };
+    this.#loaded = { model, slots: new Slots(model.sequences), scheduler };
     send({ type: 'ready', contextTokens: model.contextTokens });
   }
 
   async #generate(id: number, request: GenerationRequest): Promise<void> {
     this.#preparing.add(id);
-    let slot: number | null = null;
+    let slot: SlotChoice | null = null;
     try {
-      const loaded = this.#ready();
-      slot = loaded.slots.acquire();
-      await this.#begin(id, request, loaded, slot);
+      const { model, slots } = this.#ready();
+      const prompt = renderPrompt(request.prompt, model);
+      slot = slots.acquire(prompt);
+      const sequence = slot === null ? undefined : model.sequences[slot.index];
+      if (slot === null || sequence === undefined) {
+        throw new MeshError('internal_error', 'The engine has no free sequence.');
+      }
+      const cachedTokens = await sequence.keep(slot.reusedTokens);
+      this.#begin(id, request, { sequence, prompt, cachedTokens });
     } catch (thrown) {
-      if (slot !== null) this.#loaded?.slots.release(slot);
+      if (slot !== null) this.#loaded?.slots.release(slot.index);
       const { code, message, facts } = toMeshError(thrown, 'engine_failed');
       const param = facts.param === undefined ? {} : { param: facts.param };
       this.#components.send({ type: 'refused', id, code, message, ...param });
@@ -89,18 +102,15 @@ export class EngineHost {
     }
   }
 
-  async #begin(id: number, request: GenerationRequest, loaded: Loaded, slot: number | null): Promise<void> {
+  #begin(id: number, request: GenerationRequest, { sequence, prompt, cachedTokens }: Prepared): void {
     const { send, now } = this.#components;
-    const { model, scheduler } = loaded;
-    const sequence = slot === null ? undefined : model.sequences[slot];
-    if (sequence === undefined) throw new MeshError('internal_error', 'The engine has no free sequence.');
-    const prompt = renderPrompt(request.prompt, model);
-    await sequence.clear();
+    const { model, slots, scheduler } = this.#ready();
     if (this.#cancelledEarly.has(id)) {
-      loaded.slots.release(sequence.id);
+      slots.release(sequence.id);
       send({ type: 'released', id, completionTokens: 0 });
       return;
     }
+    const { sampling, maxTokens } = request;
     const room = model.contextTokens - prompt.length;
     const lane = new Lane(
       {
@@ -109,7 +119,7 @@ export class EngineHost {
         endsAnswer: (token) => model.endsAnswer(token),
         now,
       },
-      { id, arrival: id, prompt, sampling: request.sampling, maxTokens: Math.min(request.maxTokens ?? room, room) },
+      { id, arrival: id, prompt, cachedTokens, sampling, maxTokens: Math.min(maxTokens ?? room, room) },
     );
     if (this.#lanes.size === 0) this.#lastStepAt = now();
     this.#lanes.set(id, lane);

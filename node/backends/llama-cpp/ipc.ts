@@ -37,6 +37,8 @@ export interface StepEnd {
   readonly finish: FinishReason;
   readonly promptTokens: number;
   readonly completionTokens: number;
+  /** Prompt tokens that an earlier request had left on the sequence. */
+  readonly cachedTokens: number;
   readonly timings: Timings;
 }
 

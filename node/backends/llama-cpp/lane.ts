@@ -20,6 +20,8 @@ export interface LaneOptions {
   readonly id: number;
   readonly arrival: number;
   readonly prompt: readonly number[];
+  /** How many of the prompt's first tokens the sequence holds already: fewer than all. */
+  readonly cachedTokens: number;
   readonly sampling: Sampling;
   /** At least 1; prompt and answer together fit the context. */
   readonly maxTokens: number;
@@ -46,7 +48,7 @@ export class Lane implements SteppedLane {
     this.id = options.id;
     this.arrival = options.arrival;
     this.sequenceId = components.sequence.id;
-    this.#pending = options.prompt;
+    this.#pending = options.prompt.slice(options.cachedTokens);
     this.#startedAt = components.now();
   }
 
@@ -105,6 +107,7 @@ export class Lane implements SteppedLane {
         finish,
         promptTokens: this.#options.prompt.length,
         completionTokens: this.#generated.length,
+        cachedTokens: this.#options.cachedTokens,
         timings: { promptMs: firstTokenAt - this.#startedAt, predictedMs: now - firstTokenAt },
       },
     };

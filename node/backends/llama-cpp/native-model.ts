@@ -1,10 +1,11 @@
 /** The only file that calls node-llama-cpp: a loaded model, its tokenizer and its sequences. Lives in the engine child. */
 import {
+  type ControlledEvaluateInputItem,
   GgufInsights,
   getLlama,
   InsufficientMemoryError,
   type Llama,
-  type LlamaContextSequence,
+  type LlamaContext,
   LlamaLogLevel,
   type LlamaModel,
   readGgufFileInfo,
@@ -25,8 +26,13 @@ export const BATCH_TOKENS = 512;
 /** One of the model's parallel sequences. Sequence ids are 0 to parallel-1. */
 export interface NativeSequence {
   readonly id: number;
-  /** Forgets everything. Waits for a decode that runs. */
-  clear(): Promise<void>;
+  /** The tokens whose state it holds, from the first on; none after an evaluation that failed. */
+  readonly tokens: readonly number[];
+  /**
+   * Forgets all but the first `count` tokens, and resolves with how many it still holds: fewer where the model's
+   * state cannot be cut there. Waits for a decode that runs.
+   */
+  keep(count: number): Promise<number>;
   /** Evaluates `tokens` after what came before, without an answer. */
   prefill(tokens: readonly number[]): Promise<void>;
   /** The same, and the token that follows; `generated` are the answer's tokens so far. */
@@ -107,7 +113,7 @@ async function withContext(order: LoadOrder, llama: Llama, model: LlamaModel, th
     ignoreMemorySafetyChecks: true,
   });
   // Created once, in ascending order and never disposed: llama.cpp batches only consecutive ascending ids together.
-  const sequences = Array.from({ length: parallel }, (_, id) => nativeSequence(id, context.getSequence()));
+  const sequences = Array.from({ length: parallel }, (_, id) => nativeSequence(id, context));
   return {
     contextTokens,
     tokenizer: tokenizerOf(model),
@@ -119,19 +125,44 @@ async function withContext(order: LoadOrder, llama: Llama, model: LlamaModel, th
   };
 }
 
-function nativeSequence(id: number, sequence: LlamaContextSequence): NativeSequence {
+function nativeSequence(id: number, context: LlamaContext): NativeSequence {
+  let sequence = context.getSequence();
+  let broken = false;
+  const evaluate = async (input: ControlledEvaluateInputItem[]) => {
+    try {
+      return await sequence.controlledEvaluate(input);
+    } catch (thrown) {
+      broken = true;
+      throw thrown;
+    }
+  };
   return {
     id,
-    clear: () => sequence.clearHistory(),
+    get tokens() {
+      return broken ? [] : sequence.contextTokens;
+    },
+    async keep(count) {
+      if (broken) {
+        // A decode that failed half-way may have left tokens that the sequence does not know of, and so cannot erase.
+        // Disposing erases by id; the new sequence gets the same one, since all others are taken.
+        await sequence.dispose();
+        sequence = context.getSequence();
+      }
+      // Also of an erasure that fails nobody knows what it left.
+      broken = true;
+      await sequence.adaptStateToTokens(sequence.contextTokens.slice(0, count), false);
+      broken = false;
+      return sequence.nextTokenIndex;
+    },
     async prefill(tokens) {
-      await sequence.controlledEvaluate(asTokens(tokens));
+      await evaluate(asTokens(tokens));
     },
     async next(tokens, sampling, generated) {
       const last = asTokens(tokens).at(-1);
       if (last === undefined) throw new MeshError('internal_error', 'A step needs a token.');
       const options = samplerOptions(sampling, generated);
       const generateNext = { token: true, options } as const;
-      const results = await sequence.controlledEvaluate([...asTokens(tokens.slice(0, -1)), [last, { generateNext }]]);
+      const results = await evaluate([...asTokens(tokens.slice(0, -1)), [last, { generateNext }]]);
       const token = results[tokens.length - 1]?.next.token;
       if (token === undefined || token === null) throw new MeshError('engine_failed', 'llama.cpp sampled no token.');
       return token;

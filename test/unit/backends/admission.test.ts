@@ -89,10 +89,11 @@ test('steps that nobody read yet become one chunk, and indexes go on', async () 
     id: 1,
     tokens: [4],
     text: '4',
-    end: { finish: 'stop', promptTokens: 1, completionTokens: 4, timings },
+    end: { finish: 'stop', promptTokens: 2, completionTokens: 4, cachedTokens: 1, timings },
   });
   assert.deepEqual(await read(), { type: 'chunk', choice: 0, index: 3, tokens: [4], text: '4' });
-  assert.equal((await read())?.type, 'end');
+  const end = await read();
+  assert.deepEqual(end?.type === 'end' && end.usage, { promptTokens: 2, completionTokens: 4, cachedTokens: 1 });
   assert.equal((await events.next()).done, true);
 });
 

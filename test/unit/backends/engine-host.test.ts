@@ -4,7 +4,7 @@ import { ChatTemplate } from '../../../node/backends/llama-cpp/chat-template.ts'
 import { EngineHost } from '../../../node/backends/llama-cpp/engine-host.ts';
 import type { GenerationRequest } from '../../../node/backends/llama-cpp/generation-request.ts';
 import type { FromChild, StepOutput } from '../../../node/backends/llama-cpp/ipc.ts';
-import type { NativeModel } from '../../../node/backends/llama-cpp/native-model.ts';
+import type { NativeModel, NativeSequence } from '../../../node/backends/llama-cpp/native-model.ts';
 import { MeshError } from '../../../node/common/errors.ts';
 
 const END = 0;
@@ -12,8 +12,12 @@ const END = 0;
 /** A model whose tokens are characters and whose answer to any prompt is `abcabc…`; notes every evaluation. */
 class LetterModel {
   readonly evaluated: string[] = [];
+  /** What each sequence holds. */
+  readonly held: number[][] = [];
   /** Called before each sampled token. */
   beforeToken: (sequence: number) => void = () => {};
+  /** Most tokens that a sequence can be cut down to. */
+  mostKept = Number.POSITIVE_INFINITY;
 
   native(sequences: number, contextTokens = 100): NativeModel {
     return {
@@ -26,18 +30,32 @@ class LetterModel {
       detokenize: (tokens) => String.fromCodePoint(...tokens),
       endsAnswer: (token) => token === END,
       usesGpu: false,
-      sequences: Array.from({ length: sequences }, (_, id) => ({
-        id,
-        clear: async () => {},
-        prefill: async (tokens) => {
-          this.evaluated.push(`${id}+${tokens.length}`);
-        },
-        next: async (tokens, _sampling, generated) => {
-          this.evaluated.push(`${id}+${tokens.length}!`);
-          this.beforeToken(id);
-          return 'abc'.codePointAt(generated.length % 3) ?? 0;
-        },
-      })),
+      sequences: Array.from({ length: sequences }, (_, id) => this.#sequence(id)),
+    };
+  }
+
+  #sequence(id: number): NativeSequence {
+    const held: number[] = [];
+    this.held[id] = held;
+    return {
+      id,
+      get tokens() {
+        return held;
+      },
+      keep: async (count) => {
+        held.length = Math.min(count, held.length, this.mostKept);
+        return held.length;
+      },
+      prefill: async (tokens) => {
+        this.evaluated.push(`${id}+${tokens.length}`);
+        held.push(...tokens);
+      },
+      next: async (tokens, _sampling, generated) => {
+        this.evaluated.push(`${id}+${tokens.length}!`);
+        this.beforeToken(id);
+        held.push(...tokens);
+        return 'abc'.codePointAt(generated.length % 3) ?? 0;
+      },
     };
   }
 }
@@ -191,4 +209,66 @@ test('a model that cannot be loaded is the only failure that ends the child', as
     host.receive({ type: 'load', modelPath: '', gpu: 'off', contextTokens: null, parallel: 1 }),
     /too large/,
   );
+});
+
+const PREFIX = 'a conversation that is longer than the shortest useful prefix';
+
+test('a prompt that goes on from an earlier one evaluates only what is new, and says so', async () => {
+  const model = new LetterModel();
+  const { host, until, outputs, ended } = await loadedHost(model.native(3));
+  await host.receive({ type: 'generate', id: 1, request: request(PREFIX) });
+  await until(() => ended(1));
+  assert.equal(outputs(1).at(-1)?.end?.cachedTokens, 0);
+  assert.equal(String.fromCodePoint(...(model.held[0] ?? [])), `${PREFIX}abc`, 'the last token is not evaluated yet');
+  model.evaluated.length = 0;
+  await host.receive({ type: 'generate', id: 2, request: request(`${PREFIX}abca and so on`, { maxTokens: 1 }) });
+  await until(() => ended(2));
+  assert.deepEqual(model.evaluated, ['0+11!']);
+  assert.equal(outputs(2).at(-1)?.end?.cachedTokens, PREFIX.length + 3);
+  assert.equal(outputs(2).at(-1)?.end?.promptTokens, PREFIX.length + 14);
+});
+
+test('the same prompt once more evaluates its last token', async () => {
+  const model = new LetterModel();
+  const { host, until, outputs, ended } = await loadedHost(model.native(1));
+  for (const id of [1, 2]) {
+    model.evaluated.length = 0;
+    await host.receive({ type: 'generate', id, request: request(PREFIX) });
+    await until(() => ended(id));
+  }
+  assert.equal(model.evaluated[0], '0+1!');
+  assert.equal(outputs(2).at(-1)?.end?.cachedTokens, PREFIX.length - 1);
+  assert.equal(
+    outputs(2)
+      .map(({ text }) => text)
+      .join(''),
+    'abca',
+  );
+});
+
+test('a sequence that cannot be cut where asked evaluates the rest again', async () => {
+  const model = new LetterModel();
+  const { host, until, outputs, ended } = await loadedHost(model.native(1));
+  await host.receive({ type: 'generate', id: 1, request: request(PREFIX) });
+  await until(() => ended(1));
+  model.mostKept = 10;
+  model.evaluated.length = 0;
+  await host.receive({ type: 'generate', id: 2, request: request(PREFIX, { maxTokens: 1 }) });
+  await until(() => ended(2));
+  assert.deepEqual(model.evaluated, [`0+${PREFIX.length - 10}!`]);
+  assert.equal(outputs(2).at(-1)?.end?.cachedTokens, 10);
+});
+
+test('what a cancelled request had evaluated serves the next one', async () => {
+  const model = new LetterModel();
+  const { host, sent, until, outputs, ended } = await loadedHost(model.native(2, 10_000));
+  await host.receive({ type: 'generate', id: 1, request: request(PREFIX, { maxTokens: 9_000 }) });
+  await until(() => outputs(1).length >= 5);
+  await host.receive({ type: 'cancel', id: 1 });
+  await until(() => sent.some((message) => message.type === 'released'));
+  const held = String.fromCodePoint(...(model.held[0] ?? []));
+  assert.ok(held.startsWith(`${PREFIX}abca`));
+  await host.receive({ type: 'generate', id: 2, request: request(`${held}?`, { maxTokens: 1 }) });
+  await until(() => ended(2));
+  assert.equal(outputs(2).at(-1)?.end?.cachedTokens, held.length);
 });

@@ -4,7 +4,9 @@ import { commandHelp, overview } from '../../../cli/help.ts';
 import { COMMANDS } from '../../../cli/main.ts';
 
 test('every help page fits a screen of 24 lines and 80 columns', () => {
-  for (const page of [overview(COMMANDS), ...COMMANDS.map(commandHelp)]) {
+  const all = COMMANDS.flatMap((command) => [command, ...(command.subcommands ?? [])]);
+  assert.ok(all.length > COMMANDS.length, 'subcommands have pages too');
+  for (const page of [overview(COMMANDS), ...all.map(commandHelp)]) {
     assert.ok(page.length <= 23, `${page[0]}: ${page.length} lines and the prompt`);
     for (const line of page) assert.ok(line.length <= 80, line);
   }

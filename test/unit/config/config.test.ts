@@ -53,6 +53,7 @@ test('defaults are those of the table in the design', () => {
     network: { listen: ['/ip4/0.0.0.0/tcp/8643', '/ip6/::/tcp/8643'], peers: [], mdns: true, dht: true },
     engine: { gpu: 'auto', contextTokens: null, parallel: 4 },
     models: { files: [], dir: '/home/ada/.local/share/meshnode/models' },
+    loadBalancing: { enabled: true, strategy: 'least-loaded', failoverEnabled: true },
     upstreams: [],
     log: { format: 'pretty', level: 'warn' },
   });
@@ -86,6 +87,9 @@ test('every setting can be given by flag, environment and file, and each source 
     peer: '/dns4/box.local/tcp/8643',
     'no-mdns': 'true',
     'no-dht': 'true',
+    'no-load-balancing': 'true',
+    strategy: 'fastest',
+    'no-failover': 'true',
     gpu: 'off',
     context: '4096',
     parallel: '2',
@@ -94,7 +98,7 @@ test('every setting can be given by flag, environment and file, and each source 
     'log-format': 'json',
     'log-level': 'debug',
   };
-  const visible = SETTINGS.filter((setting) => !setting.hidden);
+  const visible = SETTINGS.filter((setting) => setting.key !== 'upstreams');
   assert.deepEqual(visible.map((setting) => setting.flag).toSorted(), Object.keys(texts).toSorted());
   const file: Record<string, unknown> = {};
   for (const { key, flag, kind } of visible) {
@@ -151,10 +155,11 @@ test('every bad value is one line that names the flag, the value and what is exp
     ['model', 'bad*id=x.gguf', /^--model is/],
     ['upstream', 'vllm', /^--upstream is "vllm": expected NAME=URL/],
     ['upstream', 'v=ftp://x', /^--upstream is/],
-    ['upstream', 'v=http://x:1', /^--upstream: .*not available yet/],
+    ['upstream', 'v=http://x:1', /^--upstream: .*meshnode nodes add URL/],
     ['allow-origin', 'https://x/', /^--allow-origin is "https:\/\/x\/": expected an origin/],
     ['allow-origin', '*', /^--allow-origin is/],
     ['allow-host', 'http://x', /^--allow-host is/],
+    ['strategy', 'random', /^--strategy is "random": expected priority, round-robin, least-loaded, fastest$/],
     ['gpu', 'rocm', /^--gpu is "rocm": expected auto, off, cuda, vulkan or metal/],
     ['context', '10', /^--context is 10: expected/],
     ['parallel', '0', /^--parallel is 0: expected/],
@@ -239,7 +244,7 @@ test('a config file that is named must exist and hold one JSON object', () => {
   );
 });
 
-test('a host that others can reach demands a key file', () => {
+test('N-11 a host that others can reach demands a key file', () => {
   assert.match(
     message(() => load({ flags: { host: ['0.0.0.0'] } })),
     /^--host is 0\.0\.0\.0, .* needs --api-key-file FILE/,

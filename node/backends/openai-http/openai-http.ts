@@ -1,0 +1,265 @@
+/** A server that speaks OpenAI's API over HTTP as a backend: vLLM, llama-server, Ollama, another node's facade. */
+import type { CatalogEntry } from '../../../protocols/catalog/catalog.ts';
+import type { InferenceEvent, InferenceRequest } from '../../../protocols/inference/events.ts';
+import type { Clock } from '../../common/clock.ts';
+import { MeshError, toMeshError } from '../../common/errors.ts';
+import type { Backend } from '../backend.ts';
+import { type HttpAnswer, HttpClient, type HttpLimits } from './http-client.ts';
+import { bearer, fetchModels } from './model-list.ts';
+import { OpenAiAnswer } from './openai-answer.ts';
+import { readStart, readText } from './read-text.ts';
+import { ServerHealth, type ServerStatus } from './server-health.ts';
+import { SseParser } from './sse-parser.ts';
+import { errorOfRefusal, withoutSecret } from './upstream-errors.ts';
+
+export interface OpenAiHttpComponents {
+  readonly clock: Clock;
+  /** The key of now, read for every request; null = none. */
+  readonly key: () => string | null;
+  /** Status or models changed. */
+  readonly onChange?: () => void;
+  /** A request found the server dead: it is worth asking again soon. */
+  readonly onTrouble?: () => void;
+}
+
+export interface OpenAiHttpOptions {
+  /** `api:<slug>`. */
+  readonly fingerprint: string;
+  /** What people and errors call it. */
+  readonly name: string;
+  /** Base URL without trailing slash and `/v1`. */
+  readonly url: string;
+  readonly limits?: Partial<OpenAiHttpLimits>;
+}
+
+/** All durations in milliseconds. */
+export interface OpenAiHttpLimits extends HttpLimits {
+  /** As `headersMs`, of a request that is not streamed: its headers come with the whole answer. */
+  readonly wholeAnswerMs: number;
+  /** After the finish reason: what is still to come are counts. */
+  readonly tailMs: number;
+}
+
+export const DEFAULT_OPENAI_HTTP_LIMITS: OpenAiHttpLimits = {
+  connectMs: 3000,
+  headersMs: 120_000,
+  silenceMs: 60_000,
+  wholeAnswerMs: 900_000,
+  tailMs: 5000,
+};
+
+const PATHS = { chat: '/v1/chat/completions', completion: '/v1/completions' } as const;
+const MAX_WHOLE_BYTES = 64 * 1024 * 1024;
+const MAX_REFUSAL_BYTES = 64 * 1024;
+/** The receiving node serves such a request itself or not at all. */
+const HOPS = { 'x-meshnode-hops': '1' };
+
+export class OpenAiHttpBackend implements Backend {
+  readonly kind = 'http';
+  readonly id: string;
+  readonly #components: OpenAiHttpComponents;
+  readonly #name: string;
+  readonly #client: HttpClient;
+  readonly #limits: OpenAiHttpLimits;
+  readonly #health: ServerHealth;
+  #models: readonly CatalogEntry[] = [];
+  #latencyMs: number | null = null;
+  #problem: string | null = null;
+  #lastShown = '';
+
+  constructor(components: OpenAiHttpComponents, options: OpenAiHttpOptions) {
+    this.#components = components;
+    this.id = options.fingerprint;
+    this.#name = options.name;
+    this.#client = new HttpClient({ clock: components.clock }, options);
+    this.#limits = { ...DEFAULT_OPENAI_HTTP_LIMITS, ...options.limits };
+    this.#health = new ServerHealth(components.clock);
+  }
+
+  get status(): ServerStatus {
+    return this.#health.status;
+  }
+
+  /** Failed polls one after the other. */
+  get failures(): number {
+    return this.#health.failures;
+  }
+
+  /** What it listed last; nothing while it is offline. */
+  get models(): readonly CatalogEntry[] {
+    return this.status === 'offline' ? [] : this.#models;
+  }
+
+  /** Of the last answered poll, milliseconds; null before it. */
+  get latencyMs(): number | null {
+    return this.#latencyMs;
+  }
+
+  /** One sentence: what the last poll or request ran into; null when all is well. Quotes no prompt. */
+  get problem(): string | null {
+    return this.#problem;
+  }
+
+  /** Asks for the model list and takes note of how it went. Throws nothing but the signal's reason. */
+  async poll(signal: AbortSignal): Promise<void> {
+    let failure: MeshError | null = null;
+    try {
+      const { clock } = this.#components;
+      const options = { name: this.#name, key: this.#components.key(), signal };
+      const { models, latencyMs } = await fetchModels({ client: this.#client, clock }, options);
+      this.#models = models;
+      this.#latencyMs = latencyMs;
+    } catch (error) {
+      signal.throwIfAborted();
+      failure = toMeshError(error);
+    }
+    this.#health.polled(failure);
+    this.#problem = failure?.message ?? null;
+    this.#show();
+  }
+
+  /** The key changed: what the server said about the old one is void. */
+  rekeyed(): void {
+    this.#health.rekeyed();
+    this.#problem = null;
+    this.#show();
+  }
+
+  /** Requests that run go on; whatever is idle closes. */
+  retire(): void {
+    this.#client.closeIdle();
+  }
+
+  /** Breaks all connections. */
+  close(): void {
+    this.#client.destroy();
+  }
+
+  /** Drops a model of which the server said that it does not serve it, until the next poll. */
+  forget(modelId: string): void {
+    this.#models = this.#models.filter((entry) => entry.id !== modelId);
+    this.#show();
+  }
+
+  async *infer(request: InferenceRequest, { signal }: { signal: AbortSignal }): AsyncGenerator<InferenceEvent> {
+    const key = this.#components.key();
+    try {
+      for await (const event of this.#ask(request, key, signal)) {
+        if (event.type === 'end') this.#note(null);
+        yield event;
+      }
+    } catch (thrown) {
+      const error = withoutSecret(toMeshError(thrown, 'upstream_error'), key);
+      if (!signal.aborted) this.#note(error);
+      throw error;
+    }
+  }
+
+  #note(error: MeshError | null): void {
+    const isTrouble = this.#health.answered(error);
+    if (isTrouble) this.#components.onTrouble?.();
+    // Only what is said in our own words: a server's may quote the prompt.
+    if (error === null) this.#problem = null;
+    else if (isTrouble || error.code === 'unauthorized') this.#problem = error.message;
+    this.#show();
+  }
+
+  #show(): void {
+    const { status } = this;
+    const shown = JSON.stringify([status, this.models]);
+    if (shown === this.#lastShown) return;
+    this.#lastShown = shown;
+    this.#components.onChange?.();
+  }
+
+  async *#ask(request: InferenceRequest, key: string | null, signal: AbortSignal): AsyncGenerator<InferenceEvent> {
+    const { clock } = this.#components;
+    const startedAt = clock.now();
+    const limits = isStreamed(request.body) ? this.#limits : { ...this.#limits, headersMs: this.#limits.wholeAnswerMs };
+    const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' };
+    const ask = {
+      method: 'POST',
+      path: PATHS[request.kind],
+      headers: { ...headers, ...HOPS, ...bearer(key) },
+      body: request.body,
+    } as const;
+    const answer = await this.#client.call(ask, limits, signal);
+    try {
+      const contentType = await this.#checkHead(answer);
+      yield { type: 'accepted', node: this.id, promptTokens: 0, promptDigest: '', artifact: null };
+      const reading = new OpenAiAnswer(this.#name);
+      const texts = contentType === 'text/event-stream' ? this.#events(answer, reading) : this.#whole(answer);
+      let firstAt = Number.NaN;
+      for await (const text of texts) {
+        const chunk = reading.take(text);
+        if (chunk === null) continue;
+        if (Number.isNaN(firstAt)) firstAt = clock.now();
+        yield chunk;
+      }
+      const endedAt = clock.now();
+      const first = Number.isNaN(firstAt) ? endedAt : firstAt;
+      const end = reading.end({ promptMs: first - startedAt, predictedMs: endedAt - first });
+      answer.settle();
+      yield end;
+    } finally {
+      answer.close();
+    }
+  }
+
+  /** The content type of an answer that begins well. */
+  async #checkHead({ status, headers, body }: HttpAnswer): Promise<string> {
+    const name = this.#name;
+    if (status !== 200) {
+      throw errorOfRefusal({
+        name,
+        status,
+        headers,
+        body: await readStart(body, MAX_REFUSAL_BYTES),
+        nowMs: Date.now(),
+      });
+    }
+    const encoding = headers['content-encoding'] ?? 'identity';
+    if (encoding !== 'identity') throw new MeshError('upstream_error', `${name} compressed its answer unasked`);
+    const contentType = (headers['content-type'] ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? '';
+    if (contentType === 'text/event-stream' || contentType === 'application/json') return contentType;
+    throw new MeshError('upstream_error', `${name} answered with neither JSON nor an event stream`);
+  }
+
+  async *#whole({ body }: HttpAnswer): AsyncGenerator<string> {
+    yield await readText(body, MAX_WHOLE_BYTES, this.#name);
+  }
+
+  /** The data of each event up to `[DONE]` or the end of the stream. */
+  async *#events(answer: HttpAnswer, reading: OpenAiAnswer): AsyncGenerator<string> {
+    const parser = new SseParser();
+    try {
+      for await (const bytes of answer.body) {
+        for (const { event, data } of parser.push(bytes)) {
+          if (data === '[DONE]') return;
+          yield event === 'error' ? asError(data) : data;
+          if (reading.isWhole) answer.boundSilence(this.#limits.tailMs);
+        }
+      }
+    } catch (error) {
+      // All content is here: a server that never says [DONE], or breaks off then, has cut nothing.
+      const isOutside = error instanceof MeshError && error.code === 'peer_unreachable';
+      if (!isOutside || !reading.isWhole) throw error;
+    }
+  }
+}
+
+/** Events named `error` carry the error with or without its envelope. */
+function asError(data: string): string {
+  try {
+    const json = JSON.parse(data) as unknown;
+    const isWrapped = typeof json === 'object' && json !== null && 'error' in json;
+    return JSON.stringify(isWrapped ? json : { error: json });
+  } catch {
+    return JSON.stringify({ error: { message: data } });
+  }
+}
+
+/** Only decides how long headers may take, so a look at the text is enough: within a JSON string the quotes are escaped. */
+function isStreamed(body: Uint8Array): boolean {
+  return /"stream"\s*:\s*true/.test(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('latin1'));
+}

@@ -1,0 +1,82 @@
+/** How a server does, from what polls and requests showed. */
+import type { Clock } from '../../common/clock.ts';
+import type { MeshError } from '../../common/errors.ts';
+
+/**
+ * online; busy: it answers, but takes no work now; suspect: it failed once just now; offline: not seen yet, or failed
+ * again; unauthorized: it wants another key.
+ */
+export type ServerStatus = 'online' | 'busy' | 'suspect' | 'offline' | 'unauthorized';
+
+const OFFLINE_AFTER = 2;
+/** A server that refuses a request's key but lists its models to anybody: how long the refusal stands. */
+const REFUSED_MS = 60_000;
+const BUSY_MS = 5000;
+/** Even a server that asks for an hour is asked again after this. */
+const MAX_BUSY_MS = 60_000;
+
+/** A poll is a question for the model list, an answer is one to a client's request. */
+export class ServerHealth {
+  readonly #clock: Clock;
+  #isSeen = false;
+  #failures = 0;
+  #unauthorizedPoll = false;
+  #refusedUntil = Number.NEGATIVE_INFINITY;
+  #busyUntil = Number.NEGATIVE_INFINITY;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  get status(): ServerStatus {
+    const now = this.#clock.now();
+    if (this.#unauthorizedPoll || now < this.#refusedUntil) return 'unauthorized';
+    if (!this.#isSeen || this.#failures >= OFFLINE_AFTER) return 'offline';
+    if (this.#failures > 0) return 'suspect';
+    return now < this.#busyUntil ? 'busy' : 'online';
+  }
+
+  /** Failed polls one after the other. */
+  get failures(): number {
+    return this.#failures;
+  }
+
+  /** `error` null: the list came. */
+  polled(error: MeshError | null): void {
+    const isBusy = error !== null && this.#noteBusy(error);
+    this.#unauthorizedPoll = error !== null && isRefusal(error);
+    const isAlive = error === null || isBusy || this.#unauthorizedPoll;
+    this.#failures = isAlive ? 0 : this.#failures + 1;
+    this.#isSeen ||= isAlive;
+  }
+
+  /** Returns whether the server should be polled at once to learn more. */
+  answered(error: MeshError | null): boolean {
+    if (error === null) {
+      this.#isSeen = true;
+      this.#failures = 0;
+      this.rekeyed();
+      this.#busyUntil = Number.NEGATIVE_INFINITY;
+      return false;
+    }
+    this.#noteBusy(error);
+    if (isRefusal(error)) this.#refusedUntil = this.#clock.now() + REFUSED_MS;
+    if (error.code !== 'peer_unreachable') return false;
+    this.#failures = Math.max(this.#failures, 1);
+    return true;
+  }
+
+  /** Another key is shown from now on. */
+  rekeyed(): void {
+    this.#unauthorizedPoll = false;
+    this.#refusedUntil = Number.NEGATIVE_INFINITY;
+  }
+
+  #noteBusy({ code, facts }: MeshError): boolean {
+    const isBusy = code === 'rate_limited' || code === 'draining';
+    if (isBusy) this.#busyUntil = this.#clock.now() + Math.min(facts.retryAfterMs ?? BUSY_MS, MAX_BUSY_MS);
+    return isBusy;
+  }
+}
+
+const isRefusal = ({ code }: MeshError): boolean => code === 'unauthorized' || code === 'forbidden';

@@ -1,0 +1,147 @@
+/**
+ * What stands between a request and a backend: breakers, cool-offs after a 429, keys that were refused. Judges every
+ * attempt's end, and does not blame backends for this host's own trouble.
+ */
+import type { BackendKind } from '../backends/backend.ts';
+import type { Clock } from '../common/clock.ts';
+import { ERROR_TABLE, type ErrorCode, type MeshError } from '../common/errors.ts';
+import type { Breakers } from './breakers.ts';
+import { ExpiringMarks } from './expiring-marks.ts';
+
+export interface BackendHealthComponents {
+  readonly breakers: Breakers;
+  readonly clock: Clock;
+  /** Is this host itself in trouble (its event loop lags, it has no network), so that failures say nothing of others? */
+  readonly ownTrouble?: () => boolean;
+}
+
+/** Why a backend cannot be asked now, and for how long. */
+export interface Obstacle {
+  readonly kind: 'circuit_open' | 'cooling_off';
+  readonly retryInMs: number;
+}
+
+/** The right to make one attempt on a backend. The first verdict counts, later ones do nothing. */
+export interface BackendPermit {
+  /** Something came from the backend: the way to it is fine. */
+  reached(): void;
+  succeeded(): void;
+  /** Did the failure count against the backend? */
+  failed(error: MeshError): boolean;
+  /** The attempt was given up and says nothing. */
+  released(): void;
+}
+
+/** What is asked: the backend, and the model there. */
+interface Target {
+  readonly id: string;
+  readonly kind: BackendKind;
+  readonly model: string;
+}
+
+const DEFAULT_COOL_OFF_MS = 1000;
+const MOST_COOL_OFF_MS = 30_000;
+const UNAUTHORIZED_MS = 5 * 60_000;
+/** Peers that become unreachable within this time of each other were cut off by one thing, which is more likely here. */
+const OWN_TROUBLE_WINDOW_MS = 1000;
+
+/** Whose failure a code is: the backend's, only that of one model there, or nobody's. */
+export function blameOf(code: ErrorCode): 'backend' | 'model' | 'nobody' {
+  if (ERROR_TABLE[code].breaker === 'neutral') return 'nobody';
+  return code === 'engine_failed' || code === 'out_of_memory' ? 'model' : 'backend';
+}
+
+export class BackendHealth {
+  readonly #components: BackendHealthComponents;
+  readonly #coolOffs: ExpiringMarks;
+  readonly #unauthorized: ExpiringMarks;
+  /** Peers that were unreachable lately, with the time. */
+  #unreachable: readonly { readonly id: string; readonly at: number }[] = [];
+  #lastReachedAt = Number.NEGATIVE_INFINITY;
+
+  constructor(components: BackendHealthComponents) {
+    this.#components = components;
+    this.#coolOffs = new ExpiringMarks(components);
+    this.#unauthorized = new ExpiringMarks(components);
+  }
+
+  /** Null when the backend can be asked for the model now. Changes nothing. */
+  obstacle(backendId: string, modelId: string): Obstacle | null {
+    const { breakers } = this.#components;
+    if (!breakers.admits(backendId, modelId)) {
+      return { kind: 'circuit_open', retryInMs: breakers.retryInMs(backendId, modelId) };
+    }
+    const retryInMs = this.#coolOffs.remainingMs(backendId);
+    return retryInMs > 0 ? { kind: 'cooling_off', retryInMs } : null;
+  }
+
+  /** Permits of the backend and of the model there, as one; null when either has none. */
+  acquire(target: Target): BackendPermit | null {
+    const { breakers } = this.#components;
+    if (this.obstacle(target.id, target.model) !== null) return null;
+    const permits = {
+      backend: breakers.of(target.id).acquire(),
+      model: breakers.ofModel(target.id, target.model).acquire(),
+    };
+    const { backend, model } = permits;
+    return {
+      reached: () => {
+        if (target.kind === 'peer') this.#lastReachedAt = this.#components.clock.now();
+      },
+      succeeded: () => {
+        backend?.success();
+        model?.success();
+        this.#unauthorized.delete(target.id);
+      },
+      failed: (error) => {
+        const blame = this.#blame(target, error);
+        if (blame === 'backend') backend?.failure();
+        else backend?.neutral();
+        if (blame === 'model') model?.failure();
+        else model?.neutral();
+        if (target.kind !== 'engine') this.#mark(target.id, error);
+        return blame !== 'nobody';
+      },
+      released: () => {
+        backend?.neutral();
+        model?.neutral();
+      },
+    };
+  }
+
+  /** Did it refuse our key in the last five minutes? */
+  isUnauthorized(backendId: string): boolean {
+    return this.#unauthorized.has(backendId);
+  }
+
+  /** The owner changed its key: it is worth a try again. */
+  clearUnauthorized(backendId: string): void {
+    this.#unauthorized.delete(backendId);
+  }
+
+  #blame({ id, kind }: Target, { code }: MeshError): ReturnType<typeof blameOf> {
+    const blame = blameOf(code);
+    if (blame === 'nobody' || kind === 'engine') return blame;
+    if (this.#components.ownTrouble?.() === true) return 'nobody';
+    const ours = kind === 'peer' && code === 'peer_unreachable' && this.#manyAreUnreachable(id);
+    return ours ? 'nobody' : blame;
+  }
+
+  /** Did another peer become unreachable just before, while nobody was reached? Then neither is to blame. */
+  #manyAreUnreachable(id: string): boolean {
+    const { breakers, clock } = this.#components;
+    const now = clock.now();
+    const since = now - OWN_TROUBLE_WINDOW_MS;
+    this.#unreachable = [...this.#unreachable.filter((one) => one.at > since && one.id !== id), { id, at: now }];
+    if (this.#unreachable.length < 2 || this.#lastReachedAt > since) return false;
+    for (const one of this.#unreachable) breakers.of(one.id).forgive(since);
+    return true;
+  }
+
+  #mark(backendId: string, { code, facts }: MeshError): void {
+    if (code === 'rate_limited' || code === 'overloaded') {
+      this.#coolOffs.set(backendId, Math.min(facts.retryAfterMs ?? DEFAULT_COOL_OFF_MS, MOST_COOL_OFF_MS));
+    }
+    if (code === 'unauthorized' || code === 'forbidden') this.#unauthorized.set(backendId, UNAUTHORIZED_MS);
+  }
+}
