@@ -217,6 +217,7 @@ export class MeshNode {
         ...(watch !== null && { setLoadBalancing: (patch) => watch.set(patch) }),
         requestRecord: (idOrLabel) => requestLog.get(idOrLabel),
         service: this.#service,
+        events: (listener) => this.onEvent(listener),
         metrics,
         logger,
         clock,

@@ -104,6 +104,8 @@ export interface FacadeComponents {
   readonly requestRecord?: (idOrLabel: string) => RequestRecord | null;
   /** Whom this node works for. Absent: always open. */
   readonly service?: Pick<ServiceState, 'mode' | 'set' | 'refusal'>;
+  /** Calls `listener` with each event of the node; returns the unsubscribe. Absent: events cannot be followed. */
+  readonly events?: (listener: (event: { readonly event: string }) => void) => () => void;
   readonly metrics: Metrics;
   readonly logger: Logger;
   readonly clock: Clock;

@@ -15,6 +15,7 @@ import { type GuardRules, guardRules } from './guard.ts';
 import { installGuard } from './guard-hook.ts';
 import { OpenAnswers } from './open-answers.ts';
 import { newHeaderId } from './request-id.ts';
+import { addEventRoutes } from './routes/events.ts';
 import { addInferenceRoutes } from './routes/inference.ts';
 import { addLoadBalancingRoutes } from './routes/load-balancing.ts';
 import { addModelRoutes } from './routes/models.ts';
@@ -157,6 +158,7 @@ export class Facade implements Startable {
     addServiceRoutes(app, this.#components);
     addLoadBalancingRoutes(app, this.#components);
     addRequestRoutes(app, this.#components);
+    addEventRoutes(app, this.#components);
     addPoolRoutes(app, this.#components, () => this.#port);
   }
 

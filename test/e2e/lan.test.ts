@@ -88,7 +88,7 @@ describe('nodes on a LAN of their own', { skip: unavailable ?? false }, () => {
   });
   after(() => machines.close());
 
-  test('three nodes find each other by mDNS alone and each lists all models', async () => {
+  test('N-6 N-10 three nodes find each other by mDNS alone and each lists all models', async () => {
     await meet(0, 1, 2);
     for (const index of [0, 1, 2]) assert.deepEqual(await machines.models(index), ['model-0', 'model-1', 'model-2']);
   });
@@ -152,7 +152,7 @@ describe('nodes on a LAN of their own', { skip: unavailable ?? false }, () => {
     assert.deepEqual(await machines.models(3), ['model-0', 'model-1', 'model-2', 'model-3']);
   });
 
-  test('a node that is told to stop says goodbye and exits with 0', async () => {
+  test('N-6 a node that is told to stop says goodbye and exits with 0', async () => {
     const from = machines.node(0).events.length;
     machines.node(3).child.kill('SIGTERM');
     const down = await machines.loses(0, fingerprints[3] ?? '', from);

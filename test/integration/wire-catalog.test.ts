@@ -94,7 +94,7 @@ async function catalogMesh(t: TestContext, limits: Partial<CatalogServerLimits> 
   return mesh;
 }
 
-test('a publisher says hello, its catalog, its changes and goodbye', { timeout: 10_000 }, async (t) => {
+test('N-7 N-8 a publisher says hello, its catalog, its changes and goodbye', { timeout: 10_000 }, async (t) => {
   const mesh = await catalogMesh(t);
   const trips: number[] = [];
   const publisher = mesh.publisher({ onRoundTrip: (ms) => trips.push(ms) });

@@ -91,7 +91,7 @@ test('digests come in the background, are those of the bytes, and are not comput
   await again.files.stop();
 });
 
-test('a file that appears is listed, one that goes is dropped', async () => {
+test('N-9 a file that appears is listed, one that goes is dropped', async () => {
   const dir = place();
   const { files } = open(dir);
   await files.start();
