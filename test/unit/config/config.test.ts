@@ -26,7 +26,7 @@ function loadAll(input: { flags?: ConfigInput['flags']; env?: ConfigInput['env']
   return loadConfig({
     flags: { ...named, ...input.flags },
     env: input.env ?? {},
-    cwd: '/work',
+    cwd: '/there',
     home: '/home/ada',
     hostName: 'attic',
   });
@@ -124,13 +124,13 @@ test('the result is frozen to its leaves', () => {
 });
 
 test('relative paths belong to the working directory, those of the file to the file, ~ to the home directory', () => {
-  assert.equal(load({ flags: { 'data-dir': ['d'] } }).dataDir, '/work/d');
+  assert.equal(load({ flags: { 'data-dir': ['d'] } }).dataDir, '/there/d');
   assert.equal(load({ env: { MESHNODE_DATA_DIR: '~/d' } }).dataDir, '/home/ada/d');
   assert.equal(load({ file: { dataDir: 'd' } }).dataDir, join(dir, 'd'));
   assert.deepEqual(load({ flags: { model: ['m.gguf', './a=b.gguf', 'x=m.gguf'] } }).models.files, [
-    { id: null, path: '/work/m.gguf' },
-    { id: null, path: '/work/a=b.gguf' },
-    { id: 'x', path: '/work/m.gguf' },
+    { id: null, path: '/there/m.gguf' },
+    { id: null, path: '/there/a=b.gguf' },
+    { id: 'x', path: '/there/m.gguf' },
   ]);
   assert.equal(load({ env: { XDG_DATA_HOME: '/data' } }).dataDir, '/data/meshnode');
 });

@@ -30,7 +30,7 @@ const newFile = (content?: object | string): string => {
 const inputOf = (path: string, over: Partial<ConfigInput> = {}): ConfigInput => ({
   flags: {},
   env: { MESHNODE_CONFIG: path, ...over.env },
-  cwd: '/work',
+  cwd: '/there',
   home: '/home/ada',
   hostName: 'attic',
   ...(over.flags && { flags: over.flags }),
@@ -94,7 +94,7 @@ describe('an edit of the config file', () => {
   test('writes paths as the working directory of whoever edits means them', () => {
     const path = newFile({});
     editConfig(inputOf(path), { 'models.dir': 'gguf' });
-    assert.deepEqual(json(path), { models: { dir: '/work/gguf' } });
+    assert.deepEqual(json(path), { models: { dir: '/there/gguf' } });
   });
 
   test('says which variable wins over what was written', () => {
