@@ -1,12 +1,10 @@
 /** What the second turn of a chat costs: the prompt time of a turn that goes on from a held one, against the first's. */
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { LlamaEngine } from '../node/backends/llama-cpp/engine.ts';
-import { systemClock } from '../node/common/clock.ts';
-import { silentLogger } from '../node/common/logger.ts';
-import type { ModelFile } from '../node/storage/model-file.ts';
+import type { LlamaEngine } from '../node/backends/llama-cpp/engine.ts';
 import type { EndEvent, InferenceRequest } from '../protocols/inference/events.ts';
+import { benchedEngine } from './benched-engine.ts';
 import { median } from './quantile.ts';
 import { writeRandomModel } from './random-model.ts';
 import { type BenchResult, machineLine, table } from './result.ts';
@@ -36,7 +34,7 @@ export async function benchEnginePrefix({ rounds = ROUNDS } = {}): Promise<Bench
   const folder = mkdtempSync(path.join(os.tmpdir(), 'meshnode-bench-'));
   const modelPath = path.join(folder, `${MODEL}.gguf`);
   writeRandomModel(modelPath);
-  const engine = engineOf(modelPath);
+  const engine = benchedEngine({ id: MODEL, path: modelPath, contextTokens: CONTEXT_TOKENS, parallel: PARALLEL });
   engine.start();
   try {
     // Loads the model and warms it up.
@@ -100,23 +98,6 @@ function tokensLine(pair: readonly [first: Turn, second: Turn] | undefined): str
   if (pair === undefined) return 'no rounds';
   const [first, second] = pair.map(({ end }) => end.usage);
   return `${second?.cachedTokens} of ${second?.promptTokens} tokens held, first turn ${first?.promptTokens}`;
-}
-
-function engineOf(modelPath: string): LlamaEngine {
-  const file: ModelFile = {
-    id: MODEL,
-    path: modelPath,
-    sizeBytes: statSync(modelPath).size,
-    digest: null,
-    architecture: 'llama',
-    quantization: 'Q8_0',
-    trainedContext: CONTEXT_TOKENS,
-  };
-  const models = { list: () => [file], onChange: () => () => {} };
-  return new LlamaEngine(
-    { fingerprint: 'bench', models, clock: systemClock, logger: silentLogger },
-    { gpu: 'off', contextTokens: CONTEXT_TOKENS, parallel: PARALLEL },
-  );
 }
 
 if (import.meta.main) console.log(`${table(await benchEnginePrefix())}\n\n${machineLine()}`);

@@ -1,13 +1,11 @@
 /** Throughput of the whole engine (child process, scheduler, IPC) against a bare step loop on the same model, in turn. */
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { LlamaEngine } from '../node/backends/llama-cpp/engine.ts';
-import { systemClock } from '../node/common/clock.ts';
-import { silentLogger } from '../node/common/logger.ts';
-import type { ModelFile } from '../node/storage/model-file.ts';
+import type { LlamaEngine } from '../node/backends/llama-cpp/engine.ts';
 import type { InferenceRequest } from '../protocols/inference/events.ts';
 import { BareSteps } from './bare-steps.ts';
+import { benchedEngine } from './benched-engine.ts';
 import { median } from './quantile.ts';
 import { writeRandomModel } from './random-model.ts';
 import { type BenchResult, type BenchRow, machineLine, table } from './result.ts';
@@ -31,7 +29,7 @@ export async function benchEngine({ mostRounds = Number.POSITIVE_INFINITY } = {}
   const modelPath = path.join(folder, `${MODEL}.gguf`);
   writeRandomModel(modelPath);
   const bare = await BareSteps.load({ modelPath, sequences: MOST_STREAMS, contextTokens: CONTEXT_TOKENS });
-  const engine = engineOf(modelPath);
+  const engine = benchedEngine({ id: MODEL, path: modelPath, contextTokens: CONTEXT_TOKENS, parallel: MOST_STREAMS });
   engine.start();
   try {
     // Loads the engine's model, and warms both up.
@@ -111,23 +109,6 @@ async function countTokens(engine: LlamaEngine, prompt: string): Promise<number>
 function prompts(streams: number, round: number): string[] {
   return Array.from({ length: streams }, (_, stream) =>
     `Round ${round}, stream ${stream}: once upon a time there was a machine that`.padEnd(PROMPT_CHARS, '.'),
-  );
-}
-
-function engineOf(modelPath: string): LlamaEngine {
-  const file: ModelFile = {
-    id: MODEL,
-    path: modelPath,
-    sizeBytes: statSync(modelPath).size,
-    digest: null,
-    architecture: 'llama',
-    quantization: 'Q8_0',
-    trainedContext: 2048,
-  };
-  const models = { list: () => [file], onChange: () => () => {} };
-  return new LlamaEngine(
-    { fingerprint: 'bench', models, clock: systemClock, logger: silentLogger },
-    { gpu: 'off', contextTokens: CONTEXT_TOKENS, parallel: MOST_STREAMS },
   );
 }
 

@@ -69,7 +69,7 @@ const add: Command = {
     };
     const node = await refusedAsUsage(() => registry.add(url, patch));
     if (key !== null) await registry.setKey(node.fingerprint, key);
-    const probe = await probeHttpNode(node.url ?? url, key);
+    const probe = await probeHttpNode(node.name, node.url ?? url, key);
     if (invocation.json) {
       terminal.json({ node: { ...node, hasKey: key !== null }, probe });
       return EXIT.ok;
@@ -117,7 +117,7 @@ const test: Command = {
       throw new CliError(`there is no node "${name}": ${names.join(', ') || 'none is registered'}`);
     }
     if (node.url === null) throw new CliError(`${node.name} is a peer: meshnode peers shows how it does`);
-    const probe = await probeHttpNode(node.url, registry.keyOf(node.fingerprint));
+    const probe = await probeHttpNode(node.name, node.url, registry.keyOf(node.fingerprint));
     if (invocation.json) terminal.json({ node, probe });
     else for (const line of probeLines(node.name, probe)) terminal.line(line);
     return probe.ok ? EXIT.ok : EXIT.failure;

@@ -12,8 +12,6 @@ import type { ServiceState } from './service-state.ts';
 export interface InboundComponents {
   readonly local: LocalBackend;
   readonly metrics: Metrics;
-  /** Beside `state`, for a node that has none. */
-  readonly isDraining?: () => boolean;
   readonly state?: ServiceState;
   /** Who runs and who waits. Default: the engine itself. */
   readonly admission?: { forPeer(fingerprint: string): LocalBackend };
@@ -137,10 +135,9 @@ export class Inbound {
   }
 
   #checkService(request: InferenceRequest): void {
-    const { local, isDraining, state } = this.#components;
+    const { local, state } = this.#components;
     const refusal = state?.refusal('peer') ?? null;
     if (refusal !== null) throw refusal;
-    if (isDraining?.() === true) throw new MeshError('draining', 'This node is shutting down', { retryAfterMs: 5000 });
     if (local.catalog().some((entry) => entry.id === request.model)) return;
     throw new MeshError('model_not_loaded', `Model '${request.model}' is not served by this node`, { param: 'model' });
   }

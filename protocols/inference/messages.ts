@@ -210,8 +210,7 @@ function isCount(value: unknown): value is number {
 }
 
 function safeMessage(message: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what must not reach a terminal.
-  return message.slice(0, MAX_MESSAGE_CHARS).replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ');
+  return message.slice(0, MAX_MESSAGE_CHARS).replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, ' ');
 }
 
 /** The facts that travel, within the bounds that the other side checks. */
