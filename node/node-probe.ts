@@ -1,7 +1,7 @@
 /** One look at an HTTP node, as its owner registers or tests it: does it answer, and with which models? */
 import { probeServer } from './backends/openai-http/model-list.ts';
 import { systemClock } from './common/clock.ts';
-import { toMeshError } from './common/errors.ts';
+import { type MeshError, toMeshError } from './common/errors.ts';
 
 /** What was found, in one line for people. */
 export interface NodeProbe {
@@ -22,7 +22,13 @@ export async function probeHttpNode(name: string, url: string, key: string | nul
     return { ok: true, detail, models: models.map(({ id }) => id) };
   } catch (thrown) {
     const error = toMeshError(thrown);
-    const advice = error.code === 'unauthorized' && key === null ? ': give it a key with --key-stdin' : '';
-    return { ok: false, detail: `${error.message}${advice}`, models: [] };
+    return { ok: false, detail: `${error.message}${advice(error, key)}`, models: [] };
   }
+}
+
+/** What its owner can do about it. */
+function advice({ code, message }: MeshError, key: string | null): string {
+  if (code === 'unauthorized' && key === null) return ': give it a key with --key-stdin';
+  if (message.includes('ECONNREFUSED')) return ': nothing listens there';
+  return message.includes('ENOTFOUND') ? ': its name cannot be resolved' : '';
 }
