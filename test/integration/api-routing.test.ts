@@ -1,13 +1,13 @@
 /** Routing as HTTP clients see and steer it: settings, boundary, hops, records, service states, pool views. */
 import assert from 'node:assert/strict';
 import { afterEach, describe, it } from 'node:test';
-import fc from 'fast-check';
 import type { FacadeComponents, PeerRoutingStats, PeerStatus } from '../../node/api/components.ts';
 import { MeshError } from '../../node/common/errors.ts';
 import type { RequestRecord } from '../../node/routing/request-record.ts';
 import { RoutingStats } from '../../node/routing/routing-stats.ts';
 import { ServiceState } from '../../node/routing/service-state.ts';
 import { DEFAULT_LOAD_BALANCING, type LoadBalancing } from '../../node/routing/settings.ts';
+import fc from '../support/fc.ts';
 import { answering, failing, saying } from '../support/scripted-backend.ts';
 import {
   catalogEntry,

@@ -39,8 +39,7 @@ export class ChatTemplate {
   render(messages: readonly PromptMessage[]): Segment[] {
     const template = this.#parse();
     const { bosToken, eosToken, controlTokens } = this.#source;
-    const userStrings = messages.flatMap((message) => [message.content, message.name ?? '', message.toolCallId ?? '']);
-    const control = new ControlText(controlTokens, userStrings, this.#text);
+    const control = new ControlText(controlTokens, this.#text);
     const escaped = messages.map((message) => ({
       role: message.role,
       content: control.escape(message.content),

@@ -10,26 +10,24 @@ const OPEN = '\uE000';
 const INDEX = '\uE001';
 const CLOSE = '\uE002';
 
-/** One rendering's placeholders. `userStrings` and `template` decide on a mark that none of them contains. */
+/** One rendering's placeholders. No user text can forge one, alone or beside another: their characters are hidden too. */
 export class ControlText {
-  readonly #pattern: RegExp | null;
-  readonly #controlTokens: readonly string[];
+  readonly #pattern: RegExp;
+  readonly #hiddenTokens: readonly string[];
   readonly #mark: string;
   readonly #hidden: string[] = [];
 
-  constructor(controlTokens: readonly string[], userStrings: readonly string[], template: string) {
-    this.#controlTokens = controlTokens.filter((token) => token !== '');
-    const longestFirst = this.#controlTokens.toSorted((a, b) => b.length - a.length).map(escapePattern);
-    this.#pattern = longestFirst.length === 0 ? null : new RegExp(longestFirst.join('|'), 'g');
+  constructor(controlTokens: readonly string[], template: string) {
+    this.#hiddenTokens = [...controlTokens.filter((token) => token !== ''), OPEN, INDEX, CLOSE];
+    const longestFirst = this.#hiddenTokens.toSorted((a, b) => b.length - a.length).map(escapePattern);
+    this.#pattern = new RegExp(longestFirst.join('|'), 'g');
     let attempt = 0;
-    const taken = (mark: string): boolean => template.includes(mark) || userStrings.some((text) => text.includes(mark));
-    while (taken(`${OPEN}${attempt}${INDEX}`)) attempt += 1;
+    while (template.includes(`${OPEN}${attempt}${INDEX}`)) attempt += 1;
     this.#mark = `${OPEN}${attempt}${INDEX}`;
   }
 
   /** User text for the template: each control token's text, and a tail that could begin one, as a placeholder. */
   escape(text: string): string {
-    if (this.#pattern === null) return text;
     const tail = this.#tailLength(text);
     const head = text.slice(0, text.length - tail).replace(this.#pattern, (control) => this.#hide(control));
     return tail === 0 ? head : head + this.#hide(text.slice(-tail));
@@ -61,7 +59,7 @@ export class ControlText {
   /** Length of the longest end of `text` that begins a control token: the next text could complete it. */
   #tailLength(text: string): number {
     let longest = 0;
-    for (const token of this.#controlTokens) {
+    for (const token of this.#hiddenTokens) {
       for (let length = Math.min(token.length - 1, text.length); length > longest; length -= 1) {
         if (text.endsWith(token.slice(0, length))) longest = length;
       }

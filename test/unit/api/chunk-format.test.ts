@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import { ChunkFormat, DONE_EVENT, errorEvent } from '../../../node/api/chunk-format.ts';
 import { MeshError } from '../../../node/common/errors.ts';
+import fc from '../../support/fc.ts';
 import { end } from '../../support/scripted-backend.ts';
 
 const CHAT = { kind: 'chat', id: 'chatcmpl-1', created: 1_760_000_000, model: 'a "model"' } as const;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import { scanJson } from '../../../node/api/json-scan.ts';
+import fc from '../../support/fc.ts';
 
 const scan = (text: string): void => scanJson(Buffer.from(text));
 const refused = { code: 'invalid_request' };

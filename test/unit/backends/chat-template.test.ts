@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { CHATML_TEMPLATE, ChatTemplate } from '../../../node/backends/llama-cpp/chat-template.ts';
 import { ControlText, type Segment } from '../../../node/backends/llama-cpp/control-text.ts';
 import type { PromptMessage } from '../../../node/backends/llama-cpp/generation-request.ts';
 import { MeshError } from '../../../node/common/errors.ts';
+import fc from '../../support/fc.ts';
 
 const CONTROL = ['<|im_start|>', '<|im_end|>', '<|endoftext|>', '[INST]', '</s>'];
 const template = (text: string | null): ChatTemplate =>
@@ -68,8 +68,15 @@ test('two user texts that a template puts next to each other make no control tok
   }
 });
 
+test('user texts that together would be a placeholder are text', () => {
+  const bare = template('{% for m in messages %}{{ m.content }}{% endfor %}[INST]');
+  const segments = bare.render(['\uE000', '0\uE001', '0\uE002'].map((content) => ({ role: 'user', content })));
+  assert.equal(joined(segments), '\uE0000\uE0010\uE002[INST]');
+  assert.deepEqual(acting(segments), ['[INST]']);
+});
+
 test('placeholders that a template cut apart are dropped without harm', () => {
-  const control = new ControlText(CONTROL, ['</s>'], '');
+  const control = new ControlText(CONTROL, '');
   const escaped = control.escape('</s>');
   assert.deepEqual(control.segments(escaped.slice(0, -1)), [{ text: '</s>', special: false }]);
   assert.deepEqual(

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { generationRequest } from '../../../node/backends/llama-cpp/generation-request.ts';
 import { positionSeed } from '../../../node/backends/llama-cpp/sampling.ts';
 import { MeshError } from '../../../node/common/errors.ts';
 import type { InferenceKind } from '../../../protocols/inference/events.ts';
 import { parseBody } from '../../../protocols/inference/openai-body.ts';
+import fc from '../../support/fc.ts';
 
 const bytes = (body: unknown): Uint8Array => Buffer.from(typeof body === 'string' ? body : JSON.stringify(body));
 const chat = (fields: object): object => ({ model: 'm', messages: [{ role: 'user', content: 'hi' }], ...fields });

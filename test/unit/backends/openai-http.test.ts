@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { parseModels } from '../../../node/backends/openai-http/model-list.ts';
 import { OpenAiAnswer } from '../../../node/backends/openai-http/openai-answer.ts';
 import { ServerHealth } from '../../../node/backends/openai-http/server-health.ts';
@@ -12,6 +11,7 @@ import {
   withoutSecret,
 } from '../../../node/backends/openai-http/upstream-errors.ts';
 import { MeshError } from '../../../node/common/errors.ts';
+import fc from '../../support/fc.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
 const refusalOf = (status: number, body: unknown, retryAfter?: string): MeshError =>

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { OutputPipeline } from '../../../node/backends/llama-cpp/output-pipeline.ts';
+import fc from '../../support/fc.ts';
 
 /** Every token is one byte, so that characters span tokens in the worst way. */
 const bytes = (tokens: readonly number[]): string => Buffer.from(tokens).toString('utf8');

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { chooseSlot, LEAST_REUSED_TOKENS, type SlotState, Slots } from '../../../node/backends/llama-cpp/slots.ts';
+import fc from '../../support/fc.ts';
 
 const range = (length: number, first = 0): number[] => Array.from({ length }, (_, index) => first + index);
 const free = (tokens: readonly number[]): SlotState => ({ busy: false, tokens });

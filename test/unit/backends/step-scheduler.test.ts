@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import {
   type Lane,
   planRound,
@@ -9,6 +8,7 @@ import {
   type SteppedLane,
   StepScheduler,
 } from '../../../node/backends/llama-cpp/step-scheduler.ts';
+import fc from '../../support/fc.ts';
 
 const BOUNDS: RoundBounds = { sliceTokens: 128, busyPrefillTokens: 256, batchTokens: 512 };
 

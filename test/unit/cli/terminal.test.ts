@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { eventData } from '../../../cli/event-stream.ts';
 import { formatBytes, formatDuration, formatLatency } from '../../../cli/format.ts';
 import { type SignalHost, SignalSource } from '../../../cli/signal-source.ts';
 import { JsonView, PrettyView } from '../../../cli/start-view.ts';
 import { clean, createTerminal, table } from '../../../cli/terminal.ts';
 import type { NodeEvent } from '../../../node/index.ts';
+import fc from '../../support/fc.ts';
 
 const READY: NodeEvent = {
   event: 'ready',

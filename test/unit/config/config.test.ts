@@ -3,10 +3,10 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import fc from 'fast-check';
 import { type Config, type ConfigInput, loadConfig } from '../../../node/config.ts';
 import { SETTINGS } from '../../../node/config-settings.ts';
 import { nearestName } from '../../../node/config-text.ts';
+import fc from '../../support/fc.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'meshnode-config-'));
 after(() => rmSync(dir, { recursive: true, force: true }));

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { peerIdFromString } from '@libp2p/peer-id';
-import fc from 'fast-check';
 import {
   dialableAddresses,
   fingerprintOf,
@@ -10,6 +9,7 @@ import {
   withFingerprint,
 } from '../../../node/network/address.ts';
 import { DialGate } from '../../../node/network/dial-gate.ts';
+import fc from '../../support/fc.ts';
 
 const FP = '12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp';
 const local = (text: string): boolean => {

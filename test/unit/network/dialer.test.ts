@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { silentLogger } from '../../../node/common/logger.ts';
 import { Dialer, retryDelayMs } from '../../../node/network/dialer.ts';
+import fc from '../../support/fc.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
 interface Dial {

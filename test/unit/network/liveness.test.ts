@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { FailureDetector, LoopLag, thresholdsFor, type Verdict } from '../../../node/network/liveness.ts';
+import fc from '../../support/fc.ts';
 
 const RANK: Record<Verdict, number> = { alive: 0, suspect: 1, dead: 2 };
 

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { MeshError } from '../../../node/common/errors.ts';
 import { AdvertCheck } from '../../../protocols/catalog/advert-check.ts';
 import type { CatalogEntry, NodeHello, NodeLoad } from '../../../protocols/catalog/catalog.ts';
@@ -21,6 +20,7 @@ import {
 } from '../../../protocols/catalog/messages.ts';
 import { FrameDecoder } from '../../../protocols/frame-decoder.ts';
 import { encodeFrames, type OutgoingFrame } from '../../../protocols/framing.ts';
+import fc from '../../support/fc.ts';
 
 const HELLO: NodeHello = { version: '0.1.0', name: 'desk', epoch: 1, engineBuild: 'b1', peerHints: [] };
 const LOAD: NodeLoad = { inFlight: 1, queued: 0, engineAgeMs: 3, draining: false };

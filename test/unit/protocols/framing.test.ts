@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { MeshError } from '../../../node/common/errors.ts';
 import { decodeText, FrameDecoder } from '../../../protocols/frame-decoder.ts';
 import { encodeFrames, type Frame, MAX_FRAME_BYTES, type OutgoingFrame } from '../../../protocols/framing.ts';
+import fc from '../../support/fc.ts';
 
 function drain(decoder: FrameDecoder): Frame[] {
   const frames: Frame[] = [];

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { MeshError } from '../../../node/common/errors.ts';
 import { FrameDecoder } from '../../../protocols/frame-decoder.ts';
 import { encodeFrames, type Frame, MAX_FRAME_BYTES, type OutgoingFrame } from '../../../protocols/framing.ts';
@@ -23,6 +22,7 @@ import {
   FRAME,
   MAX_CHUNK_TOKENS,
 } from '../../../protocols/inference/messages.ts';
+import fc from '../../support/fc.ts';
 
 const REQUEST: InferenceRequest = {
   requestId: '0123456789abcdef0123456789abcdef',

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { MeshError } from '../../../node/common/errors.ts';
 import { Admission } from '../../../node/routing/admission.ts';
 import { AdmissionQueue } from '../../../node/routing/admission-queue.ts';
 import { type ServiceMode, ServiceState } from '../../../node/routing/service-state.ts';
+import fc from '../../support/fc.ts';
 import { HeldEngine } from '../../support/held-engine.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 import { catalogEntry } from '../../support/swarm.ts';

@@ -1,8 +1,8 @@
 /** The breaker against a reference machine: any course of attempts, verdicts, pauses and forgiving. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { CircuitBreaker, DEFAULT_BREAKER, type Permit } from '../../../node/routing/circuit-breaker.ts';
+import fc from '../../support/fc.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
 const { failureThreshold, resetTimeoutMs, probeLeaseMs } = DEFAULT_BREAKER;

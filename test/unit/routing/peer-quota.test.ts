@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { MeshError } from '../../../node/common/errors.ts';
 import { PeerQuota, type QuotaLease } from '../../../node/routing/peer-quota.ts';
+import fc from '../../support/fc.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
 function setUp() {

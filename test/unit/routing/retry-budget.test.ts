@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { RetryBudget } from '../../../node/routing/retry-budget.ts';
+import fc from '../../support/fc.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
 /** Takes until it is refused. */

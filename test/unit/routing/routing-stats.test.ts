@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { PENALTY_MS, RoutingStats } from '../../../node/routing/routing-stats.ts';
+import fc from '../../support/fc.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
 test('D-13 an attempt is active from its selection until its end, whatever the end, and ends once', () => {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { STRATEGY_NAMES, type StrategyName } from '../../../node/routing/settings.ts';
 import { type Cursor, EXPLORE_EVERY, FIRST_CURSOR, STRATEGIES } from '../../../node/routing/strategies.ts';
+import fc from '../../support/fc.ts';
 import { type Sketch, sketched } from '../../support/sketched-candidate.ts';
 
 const order = (name: StrategyName, sketches: readonly Sketch[], cursor: Cursor = FIRST_CURSOR): string[] =>

@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import fc from 'fast-check';
 import { readGgufHeader } from '../../../node/storage/gguf-header.ts';
+import fc from '../../support/fc.ts';
 import { type GgufParts, ggufBytes, TINY_METADATA } from '../../support/gguf.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'meshnode-gguf-'));
