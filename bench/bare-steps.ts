@@ -45,6 +45,11 @@ export class BareSteps {
     );
   }
 
+  /** The tokens that end an answer. Here they do not. */
+  get endTokens(): readonly number[] {
+    return [...this.#model.iterateAllTokens()].filter((token) => this.#model.isEogToken(token));
+  }
+
   /** Answers all prompts at once with `tokens` tokens each; how many came out. */
   async generate(prompts: readonly string[], tokens: number): Promise<number> {
     const streams: AsyncGenerator<Token, void>[] = [];

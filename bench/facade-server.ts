@@ -24,7 +24,7 @@ class InstantDispatcher implements Dispatcher {
   #waiting: (() => void)[] = [];
 
   dispatch(_request: unknown, { stream }: { readonly stream: boolean }): Dispatch {
-    return { events: stream ? this.#stepped() : whole(), servedBy: 'bench', attempts: 1 };
+    return { events: stream ? this.#stepped() : whole(), servedBy: 'bench', resumed: 0, nodes: [], attempts: 1 };
   }
 
   async *#stepped(): AsyncGenerator<InferenceEvent> {

@@ -1,6 +1,7 @@
 /** A llama of 110 million random weights, Q8_0: as slow as a small real model, so that overhead shows in its true size. */
-import { CHATML_TEMPLATE } from '../node/backends/llama-cpp/chat-template.ts';
+
 import { type Metadata, type Tensor, writeGguf } from '../node/backends/llama-cpp/demo/training/gguf-writer.ts';
+import { CHATML_TEMPLATE } from '../node/backends/llama-cpp/prompt/chat-template.ts';
 
 const DIM = 768;
 const LAYERS = 12;

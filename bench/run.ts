@@ -2,8 +2,10 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { benchEngine } from './engine.ts';
+import { benchEngineLoop } from './engine-loop.ts';
 import { benchEnginePrefix } from './engine-prefix.ts';
 import { benchFacade } from './facade.ts';
+import { benchFailover } from './failover.ts';
 import { benchIdle } from './idle.ts';
 import { benchJoin } from './join.ts';
 import { benchMeshHop } from './mesh-hop.ts';
@@ -14,6 +16,7 @@ import { benchRouting } from './routing.ts';
 
 const BENCHES: Readonly<Record<string, () => Promise<BenchResult>>> = {
   engine: benchEngine,
+  'engine-loop': benchEngineLoop,
   'engine-prefix': benchEnginePrefix,
   'mesh-hop': benchMeshHop,
   relay: benchRelay,
@@ -21,6 +24,7 @@ const BENCHES: Readonly<Record<string, () => Promise<BenchResult>>> = {
   facade: benchFacade,
   join: benchJoin,
   presence: benchPresence,
+  failover: benchFailover,
   idle: benchIdle,
 };
 

@@ -13,6 +13,7 @@ import { models } from './commands/models.ts';
 import { nodes } from './commands/nodes.ts';
 import { peers } from './commands/peers.ts';
 import { pool } from './commands/pool.ts';
+import { secrets } from './commands/secrets.ts';
 import { drain, pause, resume } from './commands/service.ts';
 import { start } from './commands/start.ts';
 import { status } from './commands/status.ts';
@@ -30,6 +31,7 @@ export const COMMANDS: readonly Command[] = [
   chat,
   nodes,
   keys,
+  secrets,
   pool,
   explain,
   drain,

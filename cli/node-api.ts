@@ -1,5 +1,12 @@
 /** Asks the node that runs here, over its own HTTP facade. */
-import { type CatalogEntry, findRunningNode, type NodeLoad, type RunningNode, readSecretFile } from '../node/index.ts';
+import {
+  type CatalogEntry,
+  findRunningNode,
+  type NodeLoad,
+  type RunningNode,
+  readSecretFile,
+  type SecretStoreView,
+} from '../node/index.ts';
 import { CliError, configOf, type Invocation } from './command.ts';
 
 const REQUEST_TIMEOUT_MS = 10_000;
@@ -16,6 +23,7 @@ export interface NodeAnswer {
   /** `open`, `paused` or `draining`. */
   readonly state?: string;
   readonly engineBuild: string;
+  readonly secrets?: SecretStoreView;
   readonly models: readonly CatalogEntry[];
 }
 

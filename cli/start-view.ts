@@ -6,6 +6,12 @@ import { clean, type Terminal } from './terminal.ts';
 /** How the user calls us: through npx in a checkout. */
 const COMMAND = process.env['npm_command'] === 'exec' ? 'npx meshnode' : 'meshnode';
 
+const WHY_UNLOADED = {
+  idle: 'nobody used it',
+  evicted: 'another model needed the memory',
+  asked: 'as asked',
+} as const;
+
 /** Shows one event at a time. */
 export interface StartView {
   show(event: NodeEvent): void;
@@ -62,6 +68,8 @@ export class PrettyView implements StartView {
         return [`${paint('cyan', '~')} ${this.#peer(event)}${has(event.models)}`];
       case 'model_resident':
         return [`${paint('green', '*')} ${clean(event.model)} is loaded (${(event.loadMs / 1000).toFixed(1)} s)`];
+      case 'model_unloaded':
+        return [`${paint('dim', '*')} ${clean(event.model)} is unloaded (${WHY_UNLOADED[event.reason]})`];
       case 'model_failed':
         return [`${paint('red', '!')} ${clean(event.model)} cannot be loaded: ${clean(event.message)}`];
       case 'warning':

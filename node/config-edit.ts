@@ -67,9 +67,14 @@ export function editConfig(
   });
 }
 
+/** Settings that the file has elsewhere than the configuration. */
+const ELSEWHERE: Partial<Record<SettingKey, string>> = { 'failover.midStream': 'loadBalancing.midStream' };
+
 /** The value in force of a setting, as `config get` shows it. */
 export function settingValue(loaded: LoadedConfig, key: SettingKey): unknown {
-  return key.split('.').reduce<unknown>((at, part) => (at as Record<string, unknown>)[part], loaded.config);
+  return (ELSEWHERE[key] ?? key)
+    .split('.')
+    .reduce<unknown>((at, part) => (at as Record<string, unknown>)[part], loaded.config);
 }
 
 /** Checked as a flag would be, so that paths belong to the working directory of whoever types them. */

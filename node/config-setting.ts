@@ -20,12 +20,18 @@ export type SettingKey =
   | 'engine.gpu'
   | 'engine.contextTokens'
   | 'engine.parallel'
+  | 'engine.keepAlive'
+  | 'engine.memory'
   | 'models.files'
   | 'models.dir'
+  | 'models.pin'
   | 'loadBalancing.enabled'
   | 'loadBalancing.strategy'
   | 'loadBalancing.failoverEnabled'
+  | 'failover.midStream'
   | 'upstreams'
+  | 'secrets.store'
+  | 'secrets.passphraseFile'
   | 'log.format'
   | 'log.level';
 
@@ -35,7 +41,18 @@ export type SettingValue = string | number | boolean | null | readonly string[];
 export type SettingKind = 'text' | 'path' | 'integer' | 'switch' | 'list';
 
 /** What the text of one value (or one list element) must be, beyond its JSON type. */
-export type SettingForm = 'any' | 'host' | 'listen' | 'peer' | 'model' | 'upstream' | 'origin' | 'host-name';
+export type SettingForm =
+  | 'any'
+  | 'host'
+  | 'listen'
+  | 'peer'
+  | 'model'
+  | 'model-id'
+  | 'duration'
+  | 'size'
+  | 'upstream'
+  | 'origin'
+  | 'host-name';
 
 export interface Setting {
   readonly key: SettingKey;

@@ -1,15 +1,17 @@
 /** The one table of settings: command line, environment, config file, help and docs are all read from it. */
 import Type, { type TSchema } from 'typebox';
 import { LOG_LEVELS } from './common/logger.ts';
+import { ENGINE_SETTINGS } from './config-engine-settings.ts';
 import { type Setting, setting } from './config-setting.ts';
 import { DEFAULT_LOAD_BALANCING, STRATEGY_NAMES } from './routing/settings.ts';
+import { SECRET_STORES } from './storage/secret-file.ts';
 
 const shortText = Type.String({ minLength: 1, maxLength: 4096 });
 const texts = Type.Array(shortText, { maxItems: 1024 });
 const choice = (names: readonly string[]): TSchema => Type.Union(names.map((name) => Type.Literal(name)));
 
-const GPUS = ['auto', 'off', 'cuda', 'vulkan', 'metal'];
 const FORMATS = ['pretty', 'json'];
+const SECRET_CHOICES = ['auto', ...SECRET_STORES];
 
 /** In the order of the help. */
 export const SETTINGS: readonly Setting[] = [
@@ -71,6 +73,17 @@ export const SETTINGS: readonly Setting[] = [
     schema: shortText,
   }),
   setting({
+    key: 'models.pin',
+    flag: 'pin',
+    argument: 'ID',
+    kind: 'list',
+    form: 'model-id',
+    help: 'a model to load at start and keep; repeatable',
+    expected: 'a model id: letters, digits and . _ : / @ + - (at most 256)',
+    schema: texts,
+    fallback: [],
+  }),
+  setting({
     key: 'network.listen',
     flag: 'listen',
     argument: 'MULTIADDR',
@@ -123,6 +136,7 @@ export const SETTINGS: readonly Setting[] = [
     schema: Type.Boolean(),
     fallback: DEFAULT_LOAD_BALANCING.enabled,
     live: true,
+    hidden: true,
   }),
   setting({
     key: 'loadBalancing.strategy',
@@ -143,6 +157,18 @@ export const SETTINGS: readonly Setting[] = [
     expected: 'true or false',
     schema: Type.Boolean(),
     fallback: DEFAULT_LOAD_BALANCING.failoverEnabled,
+    hidden: true,
+    live: true,
+  }),
+  setting({
+    key: 'failover.midStream',
+    flag: 'no-mid-stream',
+    argument: '',
+    kind: 'switch',
+    help: 'an answer that breaks off does not go on elsewhere',
+    expected: 'true or false',
+    schema: Type.Boolean(),
+    fallback: DEFAULT_LOAD_BALANCING.midStream,
     hidden: true,
     live: true,
   }),
@@ -188,34 +214,18 @@ export const SETTINGS: readonly Setting[] = [
     expected: 'an origin such as https://chat.example',
     schema: texts,
     fallback: [],
+    hidden: true,
   }),
+  ...ENGINE_SETTINGS,
   setting({
-    key: 'engine.gpu',
-    flag: 'gpu',
+    key: 'secrets.store',
+    flag: 'secrets-store',
     argument: 'KIND',
-    help: 'auto, off, cuda, vulkan or metal (auto)',
-    expected: 'auto, off, cuda, vulkan or metal',
-    schema: choice(GPUS),
+    help: 'where keys are kept: keychain encrypted plain (auto)',
+    expected: SECRET_CHOICES.join(', '),
+    schema: choice(SECRET_CHOICES),
     fallback: 'auto',
-  }),
-  setting({
-    key: 'engine.contextTokens',
-    flag: 'context',
-    argument: 'N',
-    kind: 'integer',
-    help: 'tokens per request (what fits memory)',
-    expected: 'a whole number from 64 to 16777216',
-    schema: Type.Integer({ minimum: 64, maximum: 16_777_216 }),
-  }),
-  setting({
-    key: 'engine.parallel',
-    flag: 'parallel',
-    argument: 'N',
-    kind: 'integer',
-    help: 'requests that one model answers at once (4)',
-    expected: 'a whole number from 1 to 64',
-    schema: Type.Integer({ minimum: 1, maximum: 64 }),
-    fallback: 4,
+    hidden: true,
   }),
   setting({
     key: 'log.format',
@@ -234,5 +244,6 @@ export const SETTINGS: readonly Setting[] = [
     expected: LOG_LEVELS.join(', '),
     schema: choice(LOG_LEVELS),
     fallback: 'warn',
+    hidden: true,
   }),
 ];

@@ -1,6 +1,7 @@
 /** Small pure readings of the texts that settings are made of. */
 import { isIP } from 'node:net';
 import path from 'node:path';
+import { durationMs, sizeBytes } from './config-amounts.ts';
 import type { SettingForm } from './config-setting.ts';
 
 interface Places {
@@ -60,6 +61,12 @@ export function hasForm(form: SettingForm, text: string): boolean {
       const { id, path: file } = splitNamed(text);
       return file !== '' && !file.includes('\0') && (id === null || MODEL_ID.test(id));
     }
+    case 'model-id':
+      return MODEL_ID.test(text);
+    case 'duration':
+      return durationMs(text) !== null;
+    case 'size':
+      return (sizeBytes(text) ?? 0) > 0;
     case 'upstream':
       return (
         /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}=https?:\/\/\S+$/.test(text) && URL.canParse(text.slice(text.indexOf('=') + 1))

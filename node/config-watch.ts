@@ -78,7 +78,7 @@ export class ConfigWatch implements Startable {
   /** In force at once, and kept in the config file; a file that cannot be written is a warning. */
   set(patch: Partial<LoadBalancing>): void {
     this.#apply({ ...this.#current, ...patch });
-    const changes = Object.entries(patch).map(([name, value]) => [`loadBalancing.${name}`, String(value)] as const);
+    const changes = Object.entries(patch).map(([name, value]) => [keyOf(name), String(value)] as const);
     try {
       this.#components.source.edit(Object.fromEntries(changes));
       this.#stamp = this.#stampNow();
@@ -146,5 +146,13 @@ export class ConfigWatch implements Startable {
 }
 
 function same(a: LoadBalancing, b: LoadBalancing): boolean {
-  return a.enabled === b.enabled && a.strategy === b.strategy && a.failoverEnabled === b.failoverEnabled;
+  return (
+    a.enabled === b.enabled &&
+    a.strategy === b.strategy &&
+    a.failoverEnabled === b.failoverEnabled &&
+    a.midStream === b.midStream
+  );
 }
+
+/** Where the config file has it. */
+const keyOf = (name: string): string => (name === 'midStream' ? 'failover.midStream' : `loadBalancing.${name}`);

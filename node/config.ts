@@ -1,12 +1,14 @@
 /** What the user can set, from four sources: flags > environment > config file > defaults. The result is frozen. */
 import { MeshError } from './common/errors.ts';
 import type { LogLevel } from './common/logger.ts';
+import { durationMs, sizeBytes } from './config-amounts.ts';
 import { type ConfigFile, readConfigFile } from './config-file.ts';
 import type { Origin, Setting, SettingKey, SettingValue } from './config-setting.ts';
 import { SETTINGS } from './config-settings.ts';
 import { configPath, defaultDataDir, nearestName, splitNamed } from './config-text.ts';
 import { textToJson, valueFromJson, where } from './config-values.ts';
 import type { LoadBalancing, StrategyName } from './routing/settings.ts';
+import type { SecretStoreChoice } from './storage/secret-store.ts';
 
 /** Which compute device the engine may use. */
 export type GpuChoice = 'auto' | 'off' | 'cuda' | 'vulkan' | 'metal';
@@ -42,17 +44,29 @@ export interface Config {
     readonly contextTokens: number | null;
     /** Sequences that one model generates at once. */
     readonly parallel: number;
+    /** A model that nobody used for this long is unloaded; null = none is. */
+    readonly keepAliveMs: number | null;
+    /** For all loaded models together; null = most of what is free. */
+    readonly memoryBytes: number | null;
   };
   readonly models: {
     /** Named explicitly; `id` null = the file's stem. */
     readonly files: readonly { readonly id: string | null; readonly path: string }[];
     /** Every GGUF file below it is served too. */
     readonly dir: string;
+    /** Ids of models that are loaded at start and stay. */
+    readonly pin: readonly string[];
   };
   /** As it is at start; a running node follows its config file and `PUT /api/v1/config/load-balancing`. */
   readonly loadBalancing: LoadBalancing;
   /** Reserved: always empty in this version. */
   readonly upstreams: readonly { readonly name: string; readonly url: string }[];
+  readonly secrets: {
+    /** Where the keys that this node shows to others are kept; `auto`: the keychain of the system where it works. */
+    readonly store: SecretStoreChoice;
+    /** File whose first line opens the encrypted store; null = asked for at a terminal. */
+    readonly passphraseFile: string | null;
+  };
   readonly log: { readonly format: 'pretty' | 'json'; readonly level: LogLevel };
 }
 
@@ -165,19 +179,31 @@ function assemble(values: Values, input: ConfigInput): Config {
       gpu: text('engine.gpu') as GpuChoice,
       contextTokens: values['engine.contextTokens'] as number | null,
       parallel: values['engine.parallel'] as number,
+      keepAliveMs: finiteOrNull(durationMs(text('engine.keepAlive'))),
+      memoryBytes: sizeBytes((values['engine.memory'] as string | null) ?? ''),
     },
     models: {
       files: list('models.files').map((entry) => splitNamed(entry)),
       dir: (values['models.dir'] as string | null) ?? `${dataDir}/models`,
+      pin: list('models.pin'),
     },
     loadBalancing: {
       enabled: values['loadBalancing.enabled'] as boolean,
       strategy: text('loadBalancing.strategy') as StrategyName,
       failoverEnabled: values['loadBalancing.failoverEnabled'] as boolean,
+      midStream: values['failover.midStream'] as boolean,
     },
     upstreams: [],
+    secrets: {
+      store: text('secrets.store') as SecretStoreChoice,
+      passphraseFile: values['secrets.passphraseFile'] as string | null,
+    },
     log: { format: text('log.format') as 'pretty' | 'json', level: text('log.level') as LogLevel },
   };
+}
+
+function finiteOrNull(value: number | null): number | null {
+  return value === Number.POSITIVE_INFINITY ? null : value;
 }
 
 /** Rules that span settings. */

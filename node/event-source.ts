@@ -7,6 +7,7 @@ export function engineEvent(event: EngineEvent): NodeEvent {
   const { model } = event;
   if (event.type === 'loading') return { event: 'model_loading', model, fraction: event.fraction };
   if (event.type === 'resident') return { event: 'model_resident', model, loadMs: event.loadMs };
+  if (event.type === 'unloaded') return { event: 'model_unloaded', model, reason: event.reason };
   return { event: 'model_failed', model, message: event.message };
 }
 

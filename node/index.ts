@@ -4,12 +4,16 @@ import { createLogger } from './common/logger.ts';
 import type { Config } from './config.ts';
 import type { ConfigSource } from './config-watch.ts';
 import type { NodeEvent } from './node-event.ts';
+import { openSecrets, type SecretsComponents } from './node-secrets.ts';
 import { prepareDataDir } from './storage/data-dir.ts';
 import { IssuedKeys } from './storage/issued-keys.ts';
 import { type NodeRegistry, openNodeRegistry } from './storage/node-registry.ts';
+import type { PassphraseSource } from './storage/secret-keys.ts';
+import type { SecretStore } from './storage/secret-store.ts';
 
 export type { CatalogEntry, NodeLoad } from '../protocols/catalog/catalog.ts';
 export { BOUNDARIES, type Boundary } from '../protocols/inference/events.ts';
+export type { ModelResidency } from './backends/backend.ts';
 export { type ConfigEdit, editConfig, settingOf, settingValue } from './config-edit.ts';
 export type { Origin, SettingKey } from './config-setting.ts';
 export { SETTINGS } from './config-settings.ts';
@@ -22,6 +26,10 @@ export type { IssuedKeyView } from './storage/issued-keys.ts';
 export { findModelFiles, scanModel } from './storage/model-scan.ts';
 export { readSecretFile } from './storage/private-file.ts';
 export { findRunningNode, type RunningNode } from './storage/runtime-file.ts';
+export { SECRET_STORES, type SecretStoreKind } from './storage/secret-file.ts';
+export type { PassphraseSource } from './storage/secret-keys.ts';
+export { checkedPassphrase, readPassphrase } from './storage/secret-passphrase.ts';
+export type { SecretStore, SecretStoreView } from './storage/secret-store.ts';
 
 /** A node as whoever starts it sees it. */
 export interface MeshNode {
@@ -35,19 +43,29 @@ export interface MeshNode {
 
 /**
  * Builds a node; nothing runs before its `start`. Its logs go to stderr. With `source` it follows its config file, and
- * keeps there what is changed over HTTP.
+ * keeps there what is changed over HTTP. `passphrase` asks a person, where keys are encrypted and no file opens them.
  */
-export async function createMeshNode(config: Config, source?: ConfigSource): Promise<MeshNode> {
+export async function createMeshNode(
+  config: Config,
+  source?: ConfigSource,
+  passphrase?: PassphraseSource,
+): Promise<MeshNode> {
   const { MeshNode } = await import('./mesh-node.ts');
   const { pino } = await import('pino');
-  const parts = { logger: createLogger(config.log.level, pino.destination(2)), ...(source && { source }) };
+  const logger = createLogger(config.log.level, pino.destination(2));
+  const parts = { logger, ...(source && { source }), ...(passphrase && { passphrase }) };
   return new MeshNode(config, parts);
 }
 
 /** What the owner said about remote nodes. A running node takes changes over within a second. */
-export async function openRegistry(dataDir: string): Promise<NodeRegistry> {
-  await prepareDataDir(dataDir);
-  return await openNodeRegistry(dataDir);
+export async function openRegistry(config: Config, components: SecretsComponents): Promise<NodeRegistry> {
+  await prepareDataDir(config.dataDir);
+  return await openNodeRegistry(config.dataDir, openSecrets({ clock: systemClock, ...components }, config));
+}
+
+/** The keys that this node shows to others: which kind of store it is, and how to move them. Not read yet: `load`. */
+export function openSecretStore(config: Config, components: SecretsComponents): SecretStore {
+  return openSecrets({ clock: systemClock, ...components }, config);
 }
 
 /** The keys that the node of this data dir gives out. A running node takes changes over within a second. */

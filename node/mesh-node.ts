@@ -24,6 +24,7 @@ import { PeerTable } from './network/peer-table.ts';
 import { ProviderRecords } from './network/provider-records.ts';
 import { type StreamHandler, Swarm } from './network/swarm.ts';
 import type { NodeEvent } from './node-event.ts';
+import { openSecrets } from './node-secrets.ts';
 import { statusViews } from './node-status.ts';
 import { Admission } from './routing/admission.ts';
 import { BackendHealth } from './routing/backend-health.ts';
@@ -44,7 +45,7 @@ import { ModelFiles } from './storage/model-files.ts';
 import { NodeRegistry } from './storage/node-registry.ts';
 import { readSecretFile } from './storage/private-file.ts';
 import { RuntimeFile } from './storage/runtime-file.ts';
-import { SecretFile } from './storage/secret-file.ts';
+import type { PassphraseSource } from './storage/secret-keys.ts';
 import { StateFile } from './storage/state-file.ts';
 import { version } from './version.ts';
 
@@ -53,6 +54,8 @@ export interface MeshNodeParts {
   readonly logger: Logger;
   /** Where the configuration came from: followed while the node runs. Absent: it is what it was at the start. */
   readonly source?: ConfigSource;
+  /** Asks for the passphrase of encrypted keys, where no file has it. Absent: nobody can be asked. */
+  readonly passphrase?: PassphraseSource;
   /** Default: llama.cpp. */
   readonly engine?: (components: { fingerprint: string; models: ModelFiles; logger: Logger }) => Engine;
 }
@@ -138,7 +141,8 @@ export class MeshNode {
     // What the owner may change while the node runs.
     const source = this.#parts.source ?? null;
     const watch = source && new ConfigWatch({ clock, source, warn }, config.loadBalancing);
-    const registry = new NodeRegistry({ clock, warn, secrets: new SecretFile({ clock, warn }, config) }, config);
+    const secrets = openSecrets({ clock, warn, passphrase: this.#parts.passphrase }, config);
+    const registry = new NodeRegistry({ clock, warn, secrets }, config);
     const keys = new IssuedKeys({ clock }, config);
     const settings = {
       loadBalancing: () => watch?.loadBalancing() ?? config.loadBalancing,
@@ -167,7 +171,7 @@ export class MeshNode {
     const { fingerprint } = swarm;
     const engine =
       this.#parts.engine?.({ fingerprint, models, logger }) ??
-      new LlamaEngine({ fingerprint, models, clock, logger }, config.engine);
+      new LlamaEngine({ fingerprint, models, clock, logger }, { ...config.engine, pinned: config.models.pin });
 
     // Who is there, and what they serve.
     const table = new PeerTable();
@@ -202,7 +206,8 @@ export class MeshNode {
     const peerBackend = (peer: string): PeerBackend =>
       new PeerBackend({ streams, peers: table, clock, authorization, onViolation: disconnect }, peer);
     const { local } = admission;
-    const router = new Router({ local, index, providers, stats, peerBackend, httpBackends: httpNodes, settings });
+    const remote = { index, providers, peerBackend, httpBackends: httpNodes };
+    const router = new Router({ local, engineBuild: engine.build, ...remote, stats, settings });
     const routing = { router, breakers, health, stats, settings, requestLog };
     const dispatcher = new MeshDispatcher({ ...routing, metrics, clock, logger });
     const quota = new PeerQuota({ clock });
@@ -212,9 +217,10 @@ export class MeshNode {
     const about = { name: config.name, epoch: this.#epoch, service: this.#service, swarm, api: () => facade.address() };
     const facade: Facade = new Facade(
       {
-        ...statusViews({ ...routing, ...about, engine, table, index, httpNodes, registry }),
+        ...statusViews({ ...routing, ...about, engine, table, index, httpNodes, registry, secrets }),
         dispatcher,
         ...(watch !== null && { setLoadBalancing: (patch) => watch.set(patch) }),
+        ...(engine.residency !== undefined && { residency: engine.residency }),
         requestRecord: (idOrLabel) => requestLog.get(idOrLabel),
         service: this.#service,
         events: (listener) => this.onEvent(listener),

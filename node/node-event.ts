@@ -35,6 +35,8 @@ export type NodeEvent =
   /** `fraction`: 0 to 1. */
   | { readonly event: 'model_loading'; readonly model: string; readonly fraction: number }
   | { readonly event: 'model_resident'; readonly model: string; readonly loadMs: number }
+  /** idle: nobody used it; evicted: another model needed the memory; asked: somebody said so. */
+  | { readonly event: 'model_unloaded'; readonly model: string; readonly reason: 'idle' | 'evicted' | 'asked' }
   | { readonly event: 'model_failed'; readonly model: string; readonly message: string }
   | { readonly event: 'warning'; readonly message: string }
   | { readonly event: 'draining' }

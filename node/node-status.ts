@@ -12,6 +12,7 @@ import type { RoutingStats } from './routing/routing-stats.ts';
 import type { ServiceState } from './routing/service-state.ts';
 import type { RoutingSettings } from './routing/settings.ts';
 import type { NodeRegistry } from './storage/node-registry.ts';
+import type { SecretStore } from './storage/secret-store.ts';
 import { version } from './version.ts';
 
 export interface StatusSources {
@@ -20,6 +21,7 @@ export interface StatusSources {
   readonly index: ModelIndex;
   readonly httpNodes: HttpNodes;
   readonly registry: NodeRegistry;
+  readonly secrets: SecretStore;
   readonly stats: RoutingStats;
   readonly breakers: Breakers;
   readonly health: BackendHealth;
@@ -63,7 +65,7 @@ export function statusViews(sources: StatusSources): StatusViews {
   };
 }
 
-function nodeStatus({ engine, service, swarm, name, epoch, api }: StatusSources): NodeStatus {
+function nodeStatus({ engine, service, swarm, secrets, name, epoch, api }: StatusSources): NodeStatus {
   return {
     name,
     version,
@@ -74,6 +76,7 @@ function nodeStatus({ engine, service, swarm, name, epoch, api }: StatusSources)
     multiaddrs: swarm.multiaddrs(),
     draining: service.mode === 'draining',
     engineBuild: engine.build,
+    secrets: secrets.view(),
   };
 }
 

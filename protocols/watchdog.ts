@@ -1,13 +1,19 @@
 /** One bound for a wait that is repeated for every frame: costs a clock reading, not a timer, each time. */
-import type { CancelTimer, Clock } from '../node/common/clock.ts';
+import { type CancelTimer, type Clock, graceMs } from '../node/common/clock.ts';
 
-/** A signal that aborts when a wait lasted too long, when the parent aborts, or when told to. Dispose it when done. */
+/**
+ * A signal that aborts when a wait lasted too long (once a second later, after a pause of our own), when the parent
+ * aborts, or when told to. Dispose it when done.
+ */
 export class Watchdog implements Disposable {
   readonly #clock: Clock;
   readonly #controller = new AbortController();
   readonly #parent: AbortSignal | undefined;
   readonly #onParent = (): void => this.abort(this.#parent?.reason);
   #dueAt: number | null = null;
+  #boundMs = 0;
+  /** The present wait was prolonged already. */
+  #isGrace = false;
   #reason: (() => Error) | null = null;
   #timerAt = Number.POSITIVE_INFINITY;
   #cancel: CancelTimer = () => {};
@@ -26,6 +32,8 @@ export class Watchdog implements Disposable {
   /** From now on there are `boundMs`, until the next `arm` or `disarm`. */
   arm(boundMs: number, reason: () => Error): void {
     this.#dueAt = this.#clock.now() + boundMs;
+    this.#boundMs = boundMs;
+    this.#isGrace = false;
     this.#reason = reason;
     if (this.#dueAt < this.#timerAt) this.#schedule(this.#dueAt, boundMs);
   }
@@ -52,10 +60,21 @@ export class Watchdog implements Disposable {
   }
 
   #onTimer(): void {
+    const timerAt = this.#timerAt;
     this.#timerAt = Number.POSITIVE_INFINITY;
     if (this.#dueAt === null) return;
+    if (!this.#isGrace) this.#prolong(timerAt);
     const leftMs = this.#dueAt - this.#clock.now();
     if (leftMs <= 0) this.abort(this.#reason?.());
     else this.#schedule(this.#dueAt, leftMs);
+  }
+
+  /** The timer that was due at `timerAt` fired. */
+  #prolong(timerAt: number): void {
+    const now = this.#clock.now();
+    const more = graceMs(this.#clock, timerAt, this.#boundMs);
+    if (this.#dueAt === null || more === 0 || this.#dueAt > now + more) return;
+    this.#dueAt = now + more;
+    this.#isGrace = true;
   }
 }

@@ -23,6 +23,7 @@ const CLI_MAY_IMPORT = ['node/index.ts', 'node/config.ts'];
 const HOMES: readonly (readonly [pattern: RegExp, home: string])[] = [
   [/^(fastify|@fastify\/.*)$/, 'node/api/'],
   [/^node-llama-cpp$/, 'node/backends/llama-cpp/'],
+  [/^@napi-rs\/keyring$/, 'node/storage/'],
   [/^(libp2p|@libp2p\/(mdns|kad-dht|tcp|identify|ping)|@chainsafe\/.*)$/, 'node/network/'],
 ];
 const MOST_LINES = 300;

@@ -5,6 +5,7 @@ import { networkInterfaces } from 'node:os';
 import type { Config } from '../../node/config.ts';
 import { findModelFiles, findRunningNode, type RunningNode, scanModel } from '../../node/index.ts';
 import { type Command, configOf, EXIT } from '../command.ts';
+import { reportSecretStore } from '../secret-store-report.ts';
 import { clean } from '../terminal.ts';
 
 /** One thing that was looked at. */
@@ -34,6 +35,7 @@ export const doctor: Command = {
       await port(config, running),
       good('running node', running === null ? 'none' : `process ${running.pid} at ${running.api}`),
       multicast(config),
+      await secrets(config),
       ...(await modelFiles(config)),
     ];
     const healthy = findings.every((finding) => finding.ok);
@@ -99,6 +101,11 @@ function multicast(config: Config): Finding {
   );
   if (addresses.length > 0) return good(check, `mDNS on ${addresses.join(', ')}`);
   return bad(check, 'no network interface with an IPv4 address, which mDNS needs: connect one, or use --peer');
+}
+
+async function secrets(config: Config): Promise<Finding> {
+  const { ok, detail } = await reportSecretStore(config);
+  return { check: 'keys of other nodes', ok, detail };
 }
 
 async function modelFiles(config: Config): Promise<readonly Finding[]> {

@@ -11,6 +11,7 @@ const SKIPPED: Readonly<Record<string, string>> = {
   cooling_off: 'it asked for a pause',
   boundary: 'outside the boundary',
   already_failed: 'it had failed',
+  no_twin: 'not the same model file, engine build and room',
   unauthorized: 'it wants another key',
 };
 

@@ -2,14 +2,15 @@
 import { BOUNDARIES, type Boundary, openRegistry, probeHttpNode } from '../../node/index.ts';
 import { CliError, type Command, configOf, EXIT, group, type Invocation, refusedAsUsage } from '../command.ts';
 import { flagInteger, flagText, required } from '../flag-values.ts';
+import { secretsAccess } from '../passphrase-input.ts';
 import { readKey } from '../secret-input.ts';
 import { clean, table } from '../terminal.ts';
 
 const MAX_PRIORITY = 1_000;
 const MODELS_SHOWN = 10;
-const settings = ['data-dir'];
+const settings = ['data-dir', 'passphrase-file'];
 
-const registryOf = (invocation: Invocation) => openRegistry(configOf(invocation).config.dataDir);
+const registryOf = (invocation: Invocation) => openRegistry(configOf(invocation).config, secretsAccess(invocation));
 
 const list: Command = {
   name: 'nodes list',
@@ -117,6 +118,7 @@ const test: Command = {
       throw new CliError(`there is no node "${name}": ${names.join(', ') || 'none is registered'}`);
     }
     if (node.url === null) throw new CliError(`${node.name} is a peer: meshnode peers shows how it does`);
+    if (node.hasKey) await registry.unlock();
     const probe = await probeHttpNode(node.name, node.url, registry.keyOf(node.fingerprint));
     if (invocation.json) terminal.json({ node, probe });
     else for (const line of probeLines(node.name, probe)) terminal.line(line);

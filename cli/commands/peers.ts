@@ -4,6 +4,7 @@ import { CliError, type Command, configOf, EXIT, group, type Invocation, refused
 import { flagInteger, required } from '../flag-values.ts';
 import { formatLatency, shortFingerprint } from '../format.ts';
 import { connect, type PeerAnswer, tryConnect } from '../node-api.ts';
+import { secretsAccess } from '../passphrase-input.ts';
 import { readKey } from '../secret-input.ts';
 import { clean, table } from '../terminal.ts';
 
@@ -48,7 +49,7 @@ const set: Command = {
   positionals: 'NAME|FINGERPRINT',
   maxPositionals: 1,
   summary: 'how this node treats another: priority, key',
-  settings: ['data-dir', 'api-key-file'],
+  settings: ['data-dir', 'api-key-file', 'passphrase-file'],
   extra: [
     { flag: 'priority', argument: 'N', help: '-1000 to 1000, higher is preferred (0)' },
     { flag: 'key-stdin', argument: '', help: 'the key it wants is the first line of stdin' },
@@ -65,7 +66,7 @@ const set: Command = {
     }
     const fingerprint = await resolve(invocation, asked);
     const key = givesKey ? await readKey(terminal) : null;
-    const registry = await openRegistry(configOf(invocation).config.dataDir);
+    const registry = await openRegistry(configOf(invocation).config, secretsAccess(invocation));
     const patch = priority === null ? {} : { priority };
     let node = await refusedAsUsage(() => registry.set(fingerprint, patch));
     if (givesKey || removesKey) node = await registry.setKey(fingerprint, key);
@@ -81,7 +82,7 @@ const set: Command = {
 /** The fingerprint that is meant. A whole one needs no running node, and no peer that was seen before. */
 async function resolve(invocation: Invocation, asked: string): Promise<string> {
   if (FINGERPRINT.test(asked)) return asked;
-  const registered = (await openRegistry(configOf(invocation).config.dataDir)).get(asked);
+  const registered = (await openRegistry(configOf(invocation).config, secretsAccess(invocation))).get(asked);
   const api = await tryConnect(invocation);
   const peers = api === null ? [] : await api.peers();
   const found = peers.filter((peer) => peer.name.toLowerCase() === asked.toLowerCase());

@@ -1,6 +1,7 @@
 /** `meshnode start`: runs a node until it is told to stop. */
 import { configSource, createMeshNode, type MeshNode } from '../../node/index.ts';
 import { CliError, type Command, configOf, EXIT, type Invocation } from '../command.ts';
+import { passphraseAsker } from '../passphrase-input.ts';
 import { JsonView, PrettyView } from '../start-view.ts';
 
 const SIGNAL_BASE = 128;
@@ -19,7 +20,11 @@ export const start: Command = {
     const flags = invocation.json ? { ...invocation.flags, 'log-format': ['json'] } : invocation.flags;
     const { config } = configOf({ ...invocation, flags });
     const view = config.log.format === 'json' ? new JsonView(terminal) : new PrettyView(terminal);
-    const node = await createMeshNode(config, configSource({ ...invocation.machine, flags }));
+    const node = await createMeshNode(
+      config,
+      configSource({ ...invocation.machine, flags }),
+      passphraseAsker(terminal),
+    );
     node.onEvent((event) => view.show(event));
     process.on('uncaughtException', surviveStreamRace);
     return await runUntilSignal(node, invocation);

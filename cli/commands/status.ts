@@ -2,6 +2,7 @@
 import { type Command, EXIT } from '../command.ts';
 import { formatDuration, mergeModels, shortFingerprint } from '../format.ts';
 import { connect } from '../node-api.ts';
+import { storeInWords } from '../secret-store-report.ts';
 import { clean, table } from '../terminal.ts';
 
 export const status: Command = {
@@ -25,6 +26,7 @@ export const status: Command = {
     terminal.line(`  API          ${clean(node.api)}/v1`);
     terminal.line(`  fingerprint  ${clean(node.fingerprint)}`);
     terminal.line(`  version      ${clean(node.version)}, engine ${clean(node.engineBuild)}`);
+    if (node.secrets !== undefined) terminal.line(`  secrets      ${storeInWords(node.secrets)}`);
     terminal.line('');
     const rows = peers.map((peer) => [
       peer.name,

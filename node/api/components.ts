@@ -1,6 +1,7 @@
 /** What the facade needs: the dispatcher, read-only views of the node's state, and its options. */
 import type { CatalogEntry, NodeLoad } from '../../protocols/catalog/catalog.ts';
 import type { Boundary } from '../../protocols/inference/events.ts';
+import type { ResidencyControl } from '../backends/backend.ts';
 import type { Clock } from '../common/clock.ts';
 import type { Logger } from '../common/logger.ts';
 import type { Metrics } from '../common/metrics.ts';
@@ -8,6 +9,7 @@ import type { Dispatcher } from '../routing/dispatch.ts';
 import type { RequestRecord } from '../routing/request-record.ts';
 import type { ServiceState } from '../routing/service-state.ts';
 import type { LoadBalancing } from '../routing/settings.ts';
+import type { SecretStoreView } from '../storage/secret-store.ts';
 
 /** Who this node is and how it does, `GET /api/v1/node`. */
 export interface NodeStatus {
@@ -25,6 +27,8 @@ export interface NodeStatus {
   readonly draining: boolean;
   /** llama.cpp build. */
   readonly engineBuild: string;
+  /** Where the keys that this node shows to others are kept, and how many. */
+  readonly secrets?: SecretStoreView;
 }
 
 /** One other node as seen from here, `GET /api/v1/peers`. */
@@ -71,6 +75,8 @@ export interface LoadBalancingStatus {
   readonly strategy: string;
   /** Default true. */
   readonly failoverEnabled?: boolean;
+  /** Default true. */
+  readonly midStream?: boolean;
   /** Consecutive failures that open a circuit. */
   readonly failureThreshold: number;
   readonly resetTimeoutSecs: number;
@@ -100,6 +106,8 @@ export interface FacadeComponents {
    * @throws MeshError; nothing has changed then.
    */
   readonly setLoadBalancing?: (patch: Partial<LoadBalancing>) => Promise<void> | void;
+  /** Which models are in memory. Absent: it cannot be told or changed over HTTP. */
+  readonly residency?: ResidencyControl;
   /** How a request went, by its id or label; null when it is not remembered. */
   readonly requestRecord?: (idOrLabel: string) => RequestRecord | null;
   /** Whom this node works for. Absent: always open. */
@@ -134,6 +142,8 @@ export interface FacadeOptions {
   readonly maxConnections?: number;
   /** A stream's headers wait this long for content, so that failures keep their HTTP status. Default 15 s. */
   readonly headerWaitMs?: number;
+  /** An answer that is not streamed waits this long for its model to load, then 503 with the progress. Default 60 s. */
+  readonly loadWaitMs?: number;
   /** Comments between headers and content, and in gaps of the content. Defaults 5 s and 10 s. */
   readonly waitingCommentMs?: number;
   readonly gapCommentMs?: number;
@@ -154,6 +164,7 @@ export function resolveFacadeOptions(options: FacadeOptions): ResolvedFacadeOpti
     keepAliveMs: 65_000,
     maxConnections: 256,
     headerWaitMs: 15_000,
+    loadWaitMs: 60_000,
     waitingCommentMs: 5_000,
     gapCommentMs: 10_000,
     drainMs: 30_000,

@@ -1,6 +1,6 @@
 /** Errors in OpenAI's dialect. The only place of the facade that turns an error into an HTTP status. */
 import type { FastifyReply } from 'fastify';
-import { ERROR_TABLE, type ErrorCode, MeshError, toMeshError } from '../common/errors.ts';
+import { ERROR_TABLE, type ErrorCode, type ErrorFacts, MeshError, toMeshError } from '../common/errors.ts';
 
 /** `{"error":{…}}`, the body of every failed answer and of a stream's error event. */
 export interface ErrorBody {
@@ -9,6 +9,8 @@ export interface ErrorBody {
     readonly type: string;
     readonly param: string | null;
     readonly code: ErrorCode;
+    /** Not OpenAI's: how far the model is that is awaited. */
+    readonly progress?: NonNullable<ErrorFacts['progress']>;
   };
 }
 
@@ -53,12 +55,14 @@ export function statusOf(error: MeshError): number {
 
 /** The error as a client reads it. */
 export function errorBody(error: MeshError): ErrorBody {
+  const { progress } = error.facts;
   return {
     error: {
       message: error.message,
       type: ERROR_TABLE[error.code].openaiType,
       param: error.facts.param ?? null,
       code: error.code,
+      ...(progress === undefined ? {} : { progress }),
     },
   };
 }

@@ -15,6 +15,7 @@ import { type GuardRules, guardRules } from './guard.ts';
 import { installGuard } from './guard-hook.ts';
 import { OpenAnswers } from './open-answers.ts';
 import { newHeaderId } from './request-id.ts';
+import { addEmbeddingRoutes } from './routes/embeddings.ts';
 import { addEventRoutes } from './routes/events.ts';
 import { addInferenceRoutes } from './routes/inference.ts';
 import { addLoadBalancingRoutes } from './routes/load-balancing.ts';
@@ -22,7 +23,10 @@ import { addModelRoutes } from './routes/models.ts';
 import { addNodeRoutes } from './routes/node.ts';
 import { addPoolRoutes } from './routes/pool.ts';
 import { addRequestRoutes } from './routes/requests.ts';
+import { addRerankRoutes } from './routes/rerank.ts';
+import { addResidencyRoutes } from './routes/residency.ts';
 import { addServiceRoutes } from './routes/service.ts';
+import { addTokenizeRoutes } from './routes/tokenize.ts';
 import { answerUnknownRoutes } from './unknown-route.ts';
 
 /** How long the last events of aborted answers may take to reach the sockets. */
@@ -150,12 +154,20 @@ export class Facade implements Startable {
   #addRoutes(app: FastifyInstance): void {
     const stopping = (): boolean => this.#draining;
     answerUnknownRoutes(app, () => this.address());
+    const results = { answers: this.#answers, stopping, loadWaitMs: this.#options.loadWaitMs };
+    // These two have no /v1 at some servers, whose clients come here as well.
+    for (const prefix of ['', '/v1', '/api/v1/inference']) {
+      addRerankRoutes(app, prefix, this.#components, results);
+      addTokenizeRoutes(app, prefix, this.#components, results);
+    }
     for (const prefix of ['/v1', '/api/v1/inference']) {
+      addEmbeddingRoutes(app, prefix, this.#components, results);
       addInferenceRoutes(app, prefix, this.#components, { answers: this.#answers, stopping, times: this.#options });
       addModelRoutes(app, prefix, this.#components);
     }
     addNodeRoutes(app, this.#components, stopping);
     addServiceRoutes(app, this.#components);
+    addResidencyRoutes(app, this.#components);
     addLoadBalancingRoutes(app, this.#components);
     addRequestRoutes(app, this.#components);
     addEventRoutes(app, this.#components);

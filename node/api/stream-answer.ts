@@ -1,6 +1,6 @@
 /** One streamed answer, from the first event of its dispatch to the end of its response. */
 import type { ServerResponse } from 'node:http';
-import type { InferenceEvent } from '../../protocols/inference/events.ts';
+import type { InferenceEvent, ProgressEvent } from '../../protocols/inference/events.ts';
 import { abortable, type Clock } from '../common/clock.ts';
 import { MeshError } from '../common/errors.ts';
 import type { Dispatch } from '../routing/dispatch.ts';
@@ -32,6 +32,8 @@ export class StreamAnswer {
   readonly #sse: SseStream;
   readonly #takeOver: () => Record<string, string | number | string[]>;
   #committed = false;
+  /** What was said last about why nothing comes. */
+  #waitingFor: ProgressEvent | null = null;
 
   /** `takeOver` is called once, before the first byte; it returns the headers that every answer carries. */
   constructor(
@@ -86,9 +88,12 @@ export class StreamAnswer {
 
   /** Returns true for the event that makes the answer whole. */
   #take(event: InferenceEvent): boolean {
-    if (event.type === 'chunk' && event.text !== '') {
+    if (event.type === 'progress') this.#waitingFor = event;
+    else if (event.type === 'chunk') {
+      const printed = this.#format.chunk(event);
+      if (printed === '') return false;
       this.#commit();
-      this.#sse.send(this.#format.text(event.choice, event.text));
+      this.#sse.send(printed);
     } else if (event.type === 'end') {
       this.#commit();
       this.#sse.send(this.#format.end(event));
@@ -106,12 +111,19 @@ export class StreamAnswer {
   #open(headers: Record<string, string>): void {
     if (this.#sse.opened || this.#signal.aborted) return;
     this.#sse.open({ ...this.#takeOver(), ...headers });
-    if (!this.#committed) this.#sse.comment('waiting');
+    if (!this.#committed) this.#sse.comment(this.#waiting());
   }
 
   #breakSilence(): void {
     const boundMs = this.#committed ? this.#times.gapCommentMs : this.#times.waitingCommentMs;
-    if (this.#sse.opened && this.#sse.silentMs >= boundMs) this.#sse.comment('waiting');
+    if (this.#sse.opened && this.#sse.silentMs >= boundMs) this.#sse.comment(this.#waiting());
+  }
+
+  /** For people who look at the stream; clients skip it. */
+  #waiting(): string {
+    if (this.#committed || this.#waitingFor === null) return 'waiting';
+    const { state, fraction } = this.#waitingFor;
+    return fraction === null ? state : `${state} ${Math.floor(fraction * 100)} %`;
   }
 
   #fail(error: MeshError): void {

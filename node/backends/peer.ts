@@ -5,7 +5,7 @@ import type { InferenceEvent, InferenceRequest } from '../../protocols/inference
 import type { Clock } from '../common/clock.ts';
 import { MeshError } from '../common/errors.ts';
 import type { PeerStreams } from '../network/peer-streams.ts';
-import type { PeerTable } from '../network/peer-table.ts';
+import type { PeerChange, PeerTable } from '../network/peer-table.ts';
 import type { Backend } from './backend.ts';
 
 export interface PeerBackendComponents {
@@ -17,6 +17,12 @@ export interface PeerBackendComponents {
   /** The peer broke the protocol. */
   readonly onViolation?: (fingerprint: string) => void;
 }
+
+/**
+ * Age of the last step of a peer's engine past which it hangs, whatever its own node thinks of it, ms. The longest step that
+ * a node grants its engine is shorter.
+ */
+const WEDGED_MS = 240_000;
 
 export class PeerBackend implements Backend {
   readonly kind = 'peer';
@@ -36,10 +42,9 @@ export class PeerBackend implements Backend {
     const key = this.#components.authorization?.(this.id) ?? null;
     const gone = new AbortController();
     const unsubscribe = peers.onChange((change) => {
-      if (change.kind !== 'down' || change.peer.fingerprint !== this.id) return;
-      // A peer that said goodbye finishes what it runs.
-      if (change.reason === 'goodbye') return;
-      gone.abort(new MeshError('peer_unreachable', `Peer ${change.peer.name} stopped answering`));
+      if (change.peer.fingerprint !== this.id) return;
+      const end = endOf(change);
+      if (end !== null) gone.abort(end);
     });
     try {
       yield* infer(request, {
@@ -56,4 +61,14 @@ export class PeerBackend implements Backend {
       unsubscribe();
     }
   }
+}
+
+/** Why answers of the peer are given up after this change; null when they go on. A slow peer is not a dead one. */
+function endOf({ kind, peer: { name, load }, reason }: PeerChange): MeshError | null {
+  if (kind === 'load' && load !== null && load.engineAgeMs >= WEDGED_MS) {
+    return new MeshError('wedged', `The engine of peer ${name} does not move`);
+  }
+  // A peer that said goodbye finishes what it runs.
+  if (kind !== 'down' || reason === 'goodbye') return null;
+  return new MeshError('peer_unreachable', `Peer ${name} stopped answering`);
 }

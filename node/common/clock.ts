@@ -51,6 +51,19 @@ export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Prom
   });
 }
 
+/** A timer that fires so much later than it was due, ms, shows that this process stood still or was starved. */
+const OWN_PAUSE_MS = 500;
+/** What came meanwhile is read within this time, ms. */
+const GRACE_MS = 1000;
+
+/**
+ * How much longer to wait for what was due at `dueAt` with a bound of `boundMs`; 0 when it is really late. After a pause
+ * of our own, timers fire before what others sent meanwhile is read, and their silence means nothing.
+ */
+export function graceMs(clock: Clock, dueAt: number, boundMs: number): number {
+  return clock.now() - dueAt > OWN_PAUSE_MS ? Math.min(boundMs, GRACE_MS) : 0;
+}
+
 /** A signal with a deadline that can be moved, for waits that are repeated many times (one timer, not one per wait). */
 export interface Deadline extends Disposable {
   readonly signal: AbortSignal;
@@ -59,15 +72,24 @@ export interface Deadline extends Disposable {
 }
 
 /**
- * A signal that aborts with `reason()` after `boundMs`, or with the parent's reason when `parent` aborts first.
+ * A signal that aborts with `reason()` after `boundMs` (once a second later, after a pause of our own), or with the
+ * parent's reason when `parent` aborts first.
  * Dispose it when the wait is over; after that it never aborts.
  */
 export function deadline(clock: Clock, boundMs: number, reason: () => Error, parent?: AbortSignal): Deadline {
   const controller = new AbortController();
   let cancel: CancelTimer = () => {};
+  const arm = (ms: number, isGrace: boolean): void => {
+    const dueAt = clock.now() + ms;
+    cancel = clock.after(ms, () => {
+      const more = isGrace ? 0 : graceMs(clock, dueAt, ms);
+      if (more > 0) arm(more, true);
+      else controller.abort(reason());
+    });
+  };
   const refresh = (ms: number): void => {
     cancel();
-    cancel = clock.after(ms, () => controller.abort(reason()));
+    arm(ms, false);
   };
   const onParent = (): void => controller.abort(parent?.reason);
   if (parent?.aborted === true) {

@@ -38,6 +38,8 @@ export const ERROR_TABLE = {
   model_not_available: policy(503, 'service_unavailable', false),
   model_not_loaded: policy(503, 'service_unavailable', true),
   all_circuits_open: policy(503, 'service_unavailable', false),
+  /** Asked to go on with an answer that it would not go on with exactly: another model file, another prompt. */
+  cannot_resume: policy(503, 'service_unavailable', true),
   draining: policy(503, 'service_unavailable', true),
   peer_unreachable: policy(502, 'server_error', true, 'failure'),
   wedged: policy(504, 'server_error', true, 'failure'),
@@ -63,6 +65,8 @@ export interface ErrorFacts {
   readonly httpStatus?: number;
   /** Trying again, here or by the client, would only add load; becomes `x-should-retry: false`. */
   readonly retryable?: false;
+  /** Of the model that is awaited; `fraction`: 0 to 1, null where unknown. Not told to peers. */
+  readonly progress?: { readonly state: 'queued' | 'loading'; readonly fraction: number | null };
 }
 
 /** The only error that crosses a floor on purpose. Matched by `code`, never by class or message. */

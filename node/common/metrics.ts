@@ -23,6 +23,12 @@ export class Metrics {
     labelNames: ['backend', 'outcome'] as const,
     registers: [this.registry],
   });
+  readonly continuations = new Counter({
+    name: 'meshnode_continuations_total',
+    help: 'Answers that broke off, by what came of going on with them elsewhere.',
+    labelNames: ['outcome'] as const,
+    registers: [this.registry],
+  });
   readonly timeToFirstToken = new Histogram({
     name: 'meshnode_time_to_first_token_seconds',
     help: 'From the dispatch of a request to its first token.',

@@ -46,9 +46,9 @@ export class AttemptRecord {
     return false;
   }
 
-  /** `cause` is what happened at the backend, `shown` what the client is told of it. */
-  failed(cause: MeshError, shown: MeshError): void {
-    if (!this.#once(shown.code)) return;
+  /** `cause`: what happened at the backend, whatever the client is told of it. */
+  failed(cause: MeshError): void {
+    if (!this.#once(cause.code)) return;
     this.#endCount(this.#components.permit.failed(cause) ? 'failure' : 'neutral', null);
   }
 

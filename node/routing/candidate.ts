@@ -1,12 +1,12 @@
 /** A backend that could serve a request, with the figures that strategies order by, and the classes that come before any strategy. */
 import type { CatalogEntry, NodeLoad } from '../../protocols/catalog/catalog.ts';
-import type { Boundary } from '../../protocols/inference/events.ts';
+import type { Boundary, InferenceRequest } from '../../protocols/inference/events.ts';
 import type { Backend } from '../backends/backend.ts';
 
 export interface Candidate {
   readonly backend: Backend;
   readonly entry: CatalogEntry;
-  /** Heartbeats are late, or it takes no new work: chosen only when nothing better is left. */
+  /** Heartbeats are late, its engine stands still, or it takes no new work: chosen only when nothing better is left. */
   readonly suspect: boolean;
   /** What the peer said of itself last; null before its first heartbeat, and where nobody says. */
   readonly load: NodeLoad | null;
@@ -14,6 +14,10 @@ export interface Candidate {
   readonly priority: number;
   /** How far away it is. */
   readonly boundary: Boundary;
+  /** Build of its inference library; null where it has none of its own, or does not say. */
+  readonly engineBuild: string | null;
+  /** Could it go on with a text that another of its kind began as an answer to this? Absent: no. */
+  readonly continuesText?: (request: InferenceRequest) => boolean;
   /** Attempts of ours on it, from selection to end. */
   readonly activeRequests: number;
   /** Place of our last attempt on it for this model in the order of all attempts; 0: never asked. */

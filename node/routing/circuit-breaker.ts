@@ -2,7 +2,7 @@
 import type { Clock } from '../common/clock.ts';
 
 export interface BreakerOptions {
-  /** Consecutive failures that open the circuit. Default 3. */
+  /** Consecutive failures that open the circuit, each of an attempt begun after the one before. Default 3. */
   readonly failureThreshold: number;
   /** How long it stays open before a probe may pass, milliseconds. Default 60,000. */
   readonly resetTimeoutMs: number;
@@ -45,6 +45,8 @@ export class CircuitBreaker {
   #state: State = { kind: 'closed', failures: 0 };
   /** Verdicts of attempts that began under an earlier state are stale and ignored. */
   #generation = 0;
+  /** Failures counted so far, to tell whether an attempt began after the last one. */
+  #counted = 0;
   /** When the failures that led to the present state were counted; no more than the threshold. */
   #countedAt: readonly number[] = [];
 
@@ -97,6 +99,7 @@ export class CircuitBreaker {
 
   #permit(generation: number): Permit {
     let used = false;
+    const begun = this.#counted;
     const once = (verdict: () => void) => () => {
       if (used || generation !== this.#generation) return;
       used = true;
@@ -104,7 +107,10 @@ export class CircuitBreaker {
     };
     return {
       success: once(() => this.#succeeded()),
-      failure: once(() => this.#failed()),
+      // Attempts that were under way together and end together saw one failure, not many: only the first counts.
+      failure: once(() => {
+        if (begun === this.#counted) this.#failed();
+      }),
       neutral: once(() => this.#gaveNoVerdict()),
     };
   }
@@ -116,6 +122,7 @@ export class CircuitBreaker {
   }
 
   #failed(): void {
+    this.#counted += 1;
     const { failureThreshold, resetTimeoutMs } = this.#options;
     const now = this.#clock.now();
     const failures = this.#state.failures + 1;

@@ -5,8 +5,8 @@ export interface DispatchOptions {
   /** Aborts when the client has gone: cancels the attempt, counts for nobody. */
   readonly signal: AbortSignal;
   /**
-   * A stream commits with its first text, after which no other candidate is tried. Without a stream nothing is
-   * yielded but progress until the whole answer is here, so that failover stays possible to the end.
+   * A stream commits with its first content, after which nothing that went out is taken back: the answer can only go on
+   * elsewhere. Without a stream nothing is yielded but progress until the whole answer is here.
    */
   readonly stream: boolean;
   /** The `x-request-id` that the client sees, by which the request can be explained later. */
@@ -16,10 +16,14 @@ export interface DispatchOptions {
 export interface Dispatch {
   /** Iterate once. Throws `MeshError` only; the event `end` always comes last in a whole answer. */
   readonly events: AsyncIterable<InferenceEvent>;
-  /** Fingerprint of the node that answers; null until an attempt was accepted. */
+  /** Fingerprint of the node that answers, as of the commit; null until an attempt was accepted. */
   readonly servedBy: string | null;
   /** Attempts made so far. */
   readonly attempts: number;
+  /** How often the answer went on from another attempt's tokens. */
+  readonly resumed: number;
+  /** Fingerprints of all that gave tokens of it, in order; one that gave some twice stands twice. */
+  readonly nodes: readonly string[];
 }
 
 export interface Dispatcher {

@@ -1,25 +1,30 @@
 /**
- * Takes one client request through candidates: at most two attempts that cost something, commit at the first text,
- * one verdict for breakers and statistics at each attempt's end.
+ * Takes one client request through candidates: at most two attempts that cost something before the first token, and
+ * twins that go on with what was given after it. One verdict for breakers and statistics at each attempt's end.
  */
 
 import type { InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
-import type { Clock } from '../common/clock.ts';
+import { type Clock, sleep } from '../common/clock.ts';
 import { ERROR_TABLE, type MeshError, toMeshError } from '../common/errors.ts';
 import type { Logger } from '../common/logger.ts';
 import type { Metrics } from '../common/metrics.ts';
-import { attempt, clientClosed, type Progress } from './attempt.ts';
+import { attempt, clientClosed } from './attempt.ts';
 import { AttemptRecord } from './attempt-record.ts';
 import { BackendHealth } from './backend-health.ts';
 import type { Breakers } from './breakers.ts';
+import { BrokenAnswer } from './broken-answer.ts';
 import type { Candidate } from './candidate.ts';
+import { isContinuable, twinFacts } from './continuation.ts';
 import type { Dispatch, Dispatcher, DispatchOptions } from './dispatch.ts';
-import { refusalOf, withoutRetry } from './refusal.ts';
-import { RequestLog, type RequestTrace } from './request-log.ts';
+import { Progress } from './progress.ts';
+import { lostAnswer, refusalOf, withoutRetry } from './refusal.ts';
+import { RequestLog } from './request-log.ts';
 import { DEFAULT_RETRY_BUDGET, RetryBudget, type RetryBudgetOptions } from './retry-budget.ts';
 import type { RoutingStats } from './routing-stats.ts';
-import { type Choice, isWithin, type Selection, Selector } from './selector.ts';
-import { DEFAULT_ROUTING_SETTINGS, type LoadBalancing, type RoutingSettings } from './settings.ts';
+import type { Run } from './run.ts';
+import { reasonAfter } from './selection-reason.ts';
+import { type Choice, isWithin, type Question, type Selection, Selector } from './selector.ts';
+import { DEFAULT_ROUTING_SETTINGS, type RoutingSettings } from './settings.ts';
 
 export interface MeshDispatcherComponents {
   readonly router: {
@@ -55,20 +60,13 @@ export const DEFAULT_DISPATCH: MeshDispatcherOptions = {
 
 /** Attempts that may fail at a backend's cost: the first and one retry. */
 const MAX_ATTEMPTS = 2;
+/** How long an answer that broke off waits for a twin that is only busy. */
+const TWIN_WAIT_MS = 30_000;
 
-/** One request, with what is known about it so far. */
-interface Run {
-  readonly request: InferenceRequest;
-  readonly options: DispatchOptions;
-  readonly trace: RequestTrace;
-  readonly progress: Progress;
-  readonly loadBalancing: LoadBalancing;
-  /** Backends that failed this request. */
-  readonly tried: Set<string>;
-  /** The last failure; null before one. */
-  failure: MeshError | null;
-  /** Failed attempts that cost something. */
-  costly: number;
+/** An attempt that is counted and not yet asked for its events. */
+interface Attempt {
+  readonly candidate: Candidate;
+  readonly events: AsyncGenerator<InferenceEvent>;
 }
 
 export class MeshDispatcher implements Dispatcher {
@@ -89,7 +87,7 @@ export class MeshDispatcher implements Dispatcher {
   }
 
   dispatch(request: InferenceRequest, options: DispatchOptions): Dispatch {
-    const progress: Progress = { servedBy: null, attempts: 0, committed: false, whole: false };
+    const progress = new Progress(request, options);
     return {
       events: this.#recorded(request, options, progress),
       get servedBy() {
@@ -97,6 +95,12 @@ export class MeshDispatcher implements Dispatcher {
       },
       get attempts() {
         return progress.attempts;
+      },
+      get resumed() {
+        return Math.max(0, progress.nodes.length - 1);
+      },
+      get nodes() {
+        return progress.nodes;
       },
     };
   }
@@ -108,10 +112,10 @@ export class MeshDispatcher implements Dispatcher {
   ): AsyncGenerator<InferenceEvent> {
     const trace = this.#requestLog.begin(request, options);
     const loadBalancing = this.#settings.loadBalancing();
-    const tried = new Set<string>();
+    const begun = { tried: new Set<string>(), failure: null, costly: 0, broken: null };
     this.#budget.request();
     try {
-      yield* this.#run({ request, options, trace, progress, loadBalancing, tried, failure: null, costly: 0 });
+      yield* this.#run({ request, options, trace, progress, loadBalancing, ...begun });
     } catch (thrown) {
       const error = toMeshError(thrown);
       trace.end(error.code);
@@ -122,36 +126,75 @@ export class MeshDispatcher implements Dispatcher {
   }
 
   async *#run(run: Run): AsyncGenerator<InferenceEvent> {
-    for (;;) {
-      let choice = this.#choose(run);
-      if (choice.selection === null && this.#mayLookFurther(run)) {
-        await this.#components.router.lookFurther(run.request.model, run.options.signal);
-        choice = this.#choose(run);
-      }
-      const { selection } = choice;
-      if (run.options.signal.aborted) {
-        selection?.permit.released();
-        throw clientClosed(run.options.signal);
-      }
-      if (selection === null) throw this.#refusal(run, choice);
-      if (run.costly > 0 && !this.#budget.take()) {
-        selection.permit.released();
-        throw withoutRetry(run.failure ?? this.#refusal(run, choice));
-      }
+    const { progress } = run;
+    while (!progress.whole) {
+      const { candidate, events } = (await this.#goOn(run)) ?? (await this.#begin(run));
+      const { broken } = run;
       try {
-        yield* this.#attempt(run, selection);
-        return;
+        yield* events;
+        if (broken !== null) this.#count('resumed');
       } catch (thrown) {
-        this.#failed(run, selection, toMeshError(thrown));
+        if (broken !== null) this.#count(progress.gave ? 'resumed' : 'failed');
+        this.#failed(run, candidate, toMeshError(thrown));
+        if (progress.emitted.isWhole && run.broken !== null) yield* this.#endHere(progress);
       }
     }
   }
 
-  #choose({ request, loadBalancing, tried, trace }: Run): Choice {
+  /** An attempt that begins the answer. @throws MeshError when nobody can be asked. */
+  async #begin(run: Run): Promise<Attempt> {
+    let choice = this.#choose(run, { tried: run.tried });
+    if (choice.selection === null && this.#mayLookFurther(run)) {
+      await this.#components.router.lookFurther(run.request.model, run.options.signal);
+      choice = this.#choose(run, { tried: run.tried });
+    }
+    const { selection } = choice;
+    if (run.options.signal.aborted) {
+      selection?.permit.released();
+      throw clientClosed(run.options.signal);
+    }
+    if (selection === null) throw this.#refusal(run, choice);
+    if (run.costly > 0 && !this.#budget.take()) {
+      selection.permit.released();
+      throw withoutRetry(run.failure ?? this.#refusal(run, choice));
+    }
+    return this.#attempt(run, selection);
+  }
+
+  /**
+   * An attempt that goes on with the answer; null when there is nothing to go on with, or nobody, and it may begin anew.
+   *
+   * @throws MeshError when there is nobody and it may not.
+   */
+  async #goOn(run: Run): Promise<Attempt | null> {
+    const { broken, progress, options } = run;
+    const { clock } = this.#components;
+    if (broken === null) return null;
+    const until = clock.now() + TWIN_WAIT_MS;
+    for (;;) {
+      if (options.signal.aborted) throw clientClosed(options.signal);
+      const { emitted, committed } = progress;
+      let waitMs = broken.waitMs(emitted, { now: clock.now(), isShown: committed });
+      for (const question of broken.questions(emitted, clock.now())) {
+        const { selection, none } = this.#choose(run, question);
+        if (selection !== null) return this.#attempt(run, selection);
+        if (none.coolingOff) waitMs = Math.min(waitMs, none.retryInMs);
+      }
+      if (clock.now() + waitMs > until) break;
+      await sleep(clock, waitMs, options.signal).catch(() => {});
+    }
+    this.#count('no_twin');
+    run.broken = null;
+    this.#mayRestart(run, broken.failure);
+    return null;
+  }
+
+  #choose({ request, loadBalancing, trace }: Run, { tried, suits }: Pick<Question, 'tried' | 'suits'>): Choice {
     const { model, boundary = 'public' } = request;
     const { strategy } = loadBalancing;
     const candidates = this.#components.router.candidates(model);
-    const choice = this.#selector.choose(candidates, { model, boundary, strategy, tried });
+    const question = { model, boundary, strategy, tried, ...(suits === undefined ? {} : { suits }) };
+    const choice = this.#selector.choose(candidates, question);
     trace.candidates(choice.records, strategy);
     return choice;
   }
@@ -169,37 +212,83 @@ export class MeshDispatcher implements Dispatcher {
     return refusalOf({ model, boundary, loadBalancing: loadBalancing.enabled }, none);
   }
 
-  #attempt(run: Run, { candidate: { backend }, permit, reason }: Selection): AsyncGenerator<InferenceEvent> {
+  /** In the same turn as the choice, so that the next choice sees that its backend is busier by one. */
+  #attempt(run: Run, { candidate, permit, reason }: Selection): Attempt {
     const { stats, metrics, clock } = this.#components;
-    const { request, options, progress, trace } = run;
-    progress.attempts += 1;
+    const { backend } = candidate;
+    const { options, progress, trace, broken } = run;
+    broken?.began();
+    const request = broken === null ? run.request : { ...run.request, resume: progress.emitted.resume() };
     const record = new AttemptRecord(
-      { metrics, permit, stats, trace: trace.attempt(backend.id, because(run, reason)) },
+      { metrics, permit, stats, trace: trace.attempt(backend.id, reasonAfter(run, reason)) },
       { backend, model: request.model },
     );
     const { firstTokenTimeoutMs } = this.#options;
-    return attempt(request, { backend, record, progress, clock }, { ...options, firstTokenTimeoutMs });
+    const { signal } = options;
+    const events = attempt(request, { backend, record, progress, clock }, { signal, firstTokenTimeoutMs });
+    return { candidate, events };
   }
 
   /** Decides what a failed attempt leads to; throws when it is the end. */
-  #failed(run: Run, { candidate: { backend } }: Selection, failure: MeshError): void {
-    const { router, logger } = this.#components;
-    const { request, progress, loadBalancing } = run;
-    logger.debug({ requestId: request.requestId, backend: backend.id, code: failure.code }, 'attempt failed');
-    if (failure.code === 'model_not_loaded') router.forget(backend.id, request.model);
-    if (!isFree(failure)) run.costly += 1;
+  #failed(run: Run, candidate: Candidate, failure: MeshError): void {
+    const { router, logger, clock } = this.#components;
+    const { request, options, progress, tried, broken } = run;
+    const { gave } = progress;
+    const now = clock.now();
+    const { id, kind } = candidate.backend;
+    logger.debug({ requestId: request.requestId, backend: id, code: failure.code, gave }, 'attempt failed');
+    if (failure.code === 'model_not_loaded') router.forget(id, request.model);
     run.failure = failure;
-    run.tried.add(backend.id);
+    tried.add(id);
+    // That a twin refuses to go on, for whatever reason, says nothing of others.
+    const triesNext = !options.signal.aborted && (!gave || isContinuable(failure.code));
+    if (broken !== null && triesNext) broken.broke(candidate, failure, { gave, now });
+    else if (this.#mayContinue(run, candidate, failure))
+      run.broken = new BrokenAnswer(request, candidate, { failure, now });
     // What is here is served here: a full queue of our own is no reason to send its overflow to others.
-    const staysHere = backend.kind === 'engine' && failure.code === 'overloaded';
-    const retry = loadBalancing.failoverEnabled && ERROR_TABLE[failure.code].elsewhere && !staysHere;
-    if (!retry || progress.committed || run.costly >= MAX_ATTEMPTS) throw failure;
-    progress.servedBy = null;
+    else this.#mayRestart(run, failure, kind === 'engine' && failure.code === 'overloaded');
+  }
+
+  /** Is there something to go on with, for others than the one that failed? */
+  #mayContinue(
+    { progress: { emitted }, loadBalancing, request }: Run,
+    origin: Candidate,
+    { code }: MeshError,
+  ): boolean {
+    if (!loadBalancing.failoverEnabled || !loadBalancing.midStream || !isContinuable(code)) return false;
+    return (emitted.isWhole && emitted.hasTokens) || twinFacts(emitted, origin, request) !== null;
+  }
+
+  /** The next attempt begins anew, unless something has gone out, or that was tried already. @throws MeshError the failure. */
+  #mayRestart(run: Run, failure: MeshError, staysHere: boolean = false): void {
+    const { progress, loadBalancing } = run;
+    if (!isFree(failure)) run.costly += 1;
+    if (progress.committed) throw lostAnswer(failure);
+    const elsewhere = loadBalancing.failoverEnabled && ERROR_TABLE[failure.code].elsewhere && !staysHere;
+    if (!elsewhere || run.costly >= MAX_ATTEMPTS) throw failure;
+    progress.restart();
+  }
+
+  /** Nothing but the `end` was missing. */
+  *#endHere(progress: Progress): Generator<InferenceEvent> {
+    const { metrics } = this.#components;
+    const end = progress.emitted.end();
+    this.#count('ended');
+    metrics.tokens.inc({ direction: 'prompt' }, end.usage.promptTokens);
+    metrics.tokens.inc({ direction: 'completion' }, end.usage.completionTokens);
+    progress.take(end);
+    yield* progress.release();
+    yield end;
+  }
+
+  /**
+   * resumed: an attempt added to an answer that another began. failed: it added nothing. ended: only the end was missing.
+   * no_twin: nobody could go on.
+   */
+  #count(outcome: 'resumed' | 'failed' | 'ended' | 'no_twin'): void {
+    this.#components.metrics.continuations.inc({ outcome });
   }
 }
 
 /** Refusals that cost the refusing node nothing do not use up the retry. */
 const isFree = (error: MeshError): boolean => error.code === 'model_not_loaded' || error.code === 'draining';
-
-const because = ({ failure }: Run, reason: string): string =>
-  failure === null ? reason : `After ${failure.code} elsewhere. ${reason}`;

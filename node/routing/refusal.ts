@@ -1,6 +1,6 @@
 /** Why a request gets no answer when nobody can be asked. */
 import type { Boundary } from '../../protocols/inference/events.ts';
-import { MeshError } from '../common/errors.ts';
+import { ERROR_TABLE, MeshError } from '../common/errors.ts';
 import type { NoSelection } from './selector.ts';
 
 /** Clients that come back sooner find the same. */
@@ -46,4 +46,10 @@ function unavailable({ model, boundary, loadBalancing }: RefusedRequest): string
 /** The failure as it was, for a client that must not try again: others fail as well, and retries would add to it. */
 export function withoutRetry(failure: MeshError): MeshError {
   return new MeshError(failure.code, failure.message, { ...failure.facts, retryable: false, cause: failure });
+}
+
+/** A failure after commit is a lost answer, whatever broke it: nobody could go on with it. */
+export function lostAnswer(cause: MeshError): MeshError {
+  if (ERROR_TABLE[cause.code].breaker !== 'failure' || cause.code === 'peer_lost') return cause;
+  return new MeshError('peer_lost', `The node that was answering was lost: ${cause.message}`, { cause });
 }

@@ -15,7 +15,7 @@ export interface CandidateRecord {
   /** Smoothed time to first token, milliseconds; null unmeasured. */
   readonly firstTokenMs: number | null;
   /** Why it was passed over; null when it could be chosen. */
-  readonly skipped: 'circuit_open' | 'cooling_off' | 'boundary' | 'already_failed' | 'unauthorized' | null;
+  readonly skipped: 'circuit_open' | 'cooling_off' | 'boundary' | 'already_failed' | 'no_twin' | 'unauthorized' | null;
 }
 
 export interface AttemptRecordView {

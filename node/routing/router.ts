@@ -1,6 +1,7 @@
 /** Which backends could serve a model: the engine here, peers of the model index, HTTP nodes, and at last the DHT. */
 
 import type { CatalogEntry, NodeLoad } from '../../protocols/catalog/catalog.ts';
+import type { InferenceRequest } from '../../protocols/inference/events.ts';
 import type { Backend, LocalBackend } from '../backends/backend.ts';
 import type { IndexedModel, ModelIndex } from '../network/model-index.ts';
 import type { ProviderRecords } from '../network/provider-records.ts';
@@ -13,15 +14,20 @@ export interface HttpHolder {
   readonly backend: Backend;
   readonly entry: CatalogEntry;
   readonly suspect: boolean;
+  /** Could it go on with a text that another HTTP node began as an answer to this? Absent: no. */
+  readonly continuesText?: (request: InferenceRequest) => boolean;
 }
 
 /** One model at one peer. */
 interface PeerHolder extends HttpHolder {
   readonly load: NodeLoad | null;
+  readonly engineBuild: string;
 }
 
 export interface RouterComponents {
   readonly local: LocalBackend;
+  /** Build of the inference library here. Default: not known, so that no peer is a twin of this node. */
+  readonly engineBuild?: string;
   readonly index: Pick<ModelIndex, 'holders' | 'drop'>;
   readonly providers: Pick<ProviderRecords, 'find'>;
   readonly stats: RoutingStats;
@@ -35,10 +41,20 @@ export interface RouterComponents {
   readonly settings?: RoutingSettings;
 }
 
+/** Age of its engine's last step past which a peer is chosen last, ms: it loads, computes a long prompt, or hangs. */
+const STALLED_MS = 10_000;
 /** Peers whose backend is kept; the one made first goes first. */
 const KEPT_PEERS = 1024;
 
 const HERE: RemoteSettings = { priority: 0, boundary: 'local' };
+
+/** What a node says of itself beside its models. */
+interface Said {
+  readonly load: NodeLoad | null;
+  readonly engineBuild: string | null;
+}
+
+const SAYS_NOTHING: Said = { load: null, engineBuild: null };
 
 export class Router {
   readonly #components: RouterComponents;
@@ -53,16 +69,18 @@ export class Router {
 
   /** Everyone who says that it serves the model, in no order. This node alone while load balancing is off. */
   candidates(modelId: string): readonly Candidate[] {
-    const { local, index, httpBackends } = this.#components;
+    const { local, index, httpBackends, engineBuild = null } = this.#components;
     const found: Candidate[] = [];
     const own = local.catalog().find(({ id }) => id === modelId);
-    if (own !== undefined) found.push(this.#candidate({ backend: local, entry: own, suspect: false }, null, HERE));
+    if (own !== undefined) {
+      found.push(this.#candidate({ backend: local, entry: own, suspect: false }, { load: null, engineBuild }, HERE));
+    }
     if (!this.#settings.loadBalancing().enabled) return found;
     for (const holder of this.#holders(index.holders(modelId))) {
-      found.push(this.#candidate(holder, holder.load, this.#settings.remote(holder.backend.id)));
+      found.push(this.#candidate(holder, holder, this.#settings.remote(holder.backend.id)));
     }
     for (const holder of httpBackends?.holders(modelId) ?? []) {
-      found.push(this.#candidate(holder, null, this.#settings.remote(holder.backend.id)));
+      found.push(this.#candidate(holder, SAYS_NOTHING, this.#settings.remote(holder.backend.id)));
     }
     return found;
   }
@@ -78,10 +96,12 @@ export class Router {
     this.#components.httpBackends?.drop(backendId, modelId);
   }
 
-  #candidate({ backend, entry, suspect }: HttpHolder, load: NodeLoad | null, remote: RemoteSettings): Candidate {
+  #candidate(holder: HttpHolder, { load, engineBuild }: Said, { priority, boundary }: RemoteSettings): Candidate {
+    const { backend, entry, suspect, continuesText } = holder;
     const { activeRequests, lastAsked, firstTokenMs, penalty } = this.#components.stats.figures(backend.id, entry.id);
-    const { priority, boundary } = remote;
-    return { backend, entry, suspect, load, priority, boundary, activeRequests, lastAsked, firstTokenMs, penalty };
+    const figures = { activeRequests, lastAsked, firstTokenMs, penalty };
+    const candidate = { backend, entry, suspect, load, engineBuild, priority, boundary, ...figures };
+    return continuesText === undefined ? candidate : { ...candidate, continuesText };
   }
 
   /** Prepared once for each state of the index, by fingerprint: what strategies sort is nearly sorted then. */
@@ -90,9 +110,9 @@ export class Router {
     if (holders === undefined) {
       holders = indexed
         .filter(({ fingerprint }) => fingerprint !== this.#components.local.id)
-        .map(({ fingerprint, entry, peer: { status, load } }) => {
-          const suspect = status !== 'online' || load?.draining === true;
-          return { backend: this.#peer(fingerprint), entry, suspect, load };
+        .map(({ fingerprint, entry, peer: { status, load, engineBuild } }) => {
+          const suspect = status !== 'online' || (load !== null && (load.draining || load.engineAgeMs > STALLED_MS));
+          return { backend: this.#peer(fingerprint), entry, suspect, load, engineBuild };
         })
         .sort((a, b) => (a.backend.id < b.backend.id ? -1 : 1));
       this.#prepared.set(indexed, holders);

@@ -1,5 +1,6 @@
 /** Why a candidate was chosen, in one sentence: the strategy and the figure that decided. */
 import { busyness, type Candidate } from './candidate.ts';
+import type { Run } from './run.ts';
 import type { StrategyName } from './settings.ts';
 import { type Cursor, explores } from './strategies.ts';
 
@@ -38,3 +39,15 @@ const count = (requests: number): string => (requests === 1 ? '1 request' : `${r
 
 /** The end of a fingerprint: their beginnings are alike. */
 const shortId = (id: string): string => (id.length > 12 ? `…${id.slice(-8)}` : id);
+
+/** The sentence for an attempt after a failed one: `reason` chose its backend. */
+export function reasonAfter(
+  { failure, broken, progress }: Pick<Run, 'failure' | 'broken' | 'progress'>,
+  reason: string,
+): string {
+  if (failure === null) return reason;
+  if (broken === null) return `After ${failure.code} elsewhere. ${reason}`;
+  const { tokens, chunks } = progress.emitted;
+  const where = tokens > 0 ? `token ${tokens}` : `part ${chunks}`;
+  return `Goes on after ${where} of ${shortId(broken.lastNode)}, which ended with ${broken.failure.code}. ${reason}`;
+}

@@ -14,6 +14,8 @@ export interface Question {
   readonly strategy: StrategyName;
   /** Backends that failed this request already. */
   readonly tried: ReadonlySet<string>;
+  /** Only these can do it at all. Default: all. */
+  readonly suits?: (candidate: Candidate) => boolean;
 }
 
 export interface Selection {
@@ -54,6 +56,8 @@ const RANK: Readonly<Record<Boundary, number>> = {
 /** May a request with this limit go there? */
 export const isWithin = (limit: Boundary, where: Boundary): boolean => RANK[where] <= RANK[limit];
 
+const everyone = (): boolean => true;
+
 export class Selector {
   readonly #health: BackendHealth;
   readonly #cursors = new Map<string, Cursor>();
@@ -64,10 +68,10 @@ export class Selector {
 
   /** Chooses and takes the permit, to be given back by a verdict. */
   choose(candidates: readonly Candidate[], question: Question): Choice {
-    const { model, boundary, tried } = question;
+    const { model, boundary, tried, suits = everyone } = question;
     const cursor = this.#cursors.get(model) ?? FIRST_CURSOR;
     const free = candidates.filter(
-      (candidate) => isWithin(boundary, candidate.boundary) && !tried.has(candidate.backend.id),
+      (candidate) => isWithin(boundary, candidate.boundary) && !tried.has(candidate.backend.id) && suits(candidate),
     );
     const strategy = STRATEGIES[question.strategy];
     const isUnauthorized = (id: string): boolean => this.#health.isUnauthorized(id);
@@ -111,6 +115,7 @@ export class Selector {
       const { id } = candidate.backend;
       if (!isWithin(question.boundary, candidate.boundary)) return 'boundary';
       if (question.tried.has(id)) return 'already_failed';
+      if (question.suits?.(candidate) === false) return 'no_twin';
       if (candidate === chosen) return null;
       return (
         this.#health.obstacle(id, question.model)?.kind ?? (this.#health.isUnauthorized(id) ? 'unauthorized' : null)

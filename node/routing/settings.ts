@@ -12,12 +12,18 @@ export interface LoadBalancing {
   readonly strategy: StrategyName;
   /** Retry once elsewhere before commit. Default true. */
   readonly failoverEnabled: boolean;
+  /**
+   * An answer that breaks off goes on where a twin of what gave it exists; only while `failoverEnabled`. Key
+   * `failover.midStream`. Default true.
+   */
+  readonly midStream: boolean;
 }
 
 export const DEFAULT_LOAD_BALANCING: LoadBalancing = {
   enabled: true,
   strategy: 'least-loaded',
   failoverEnabled: true,
+  midStream: true,
 };
 
 /** What the owner said about one remote node, by its fingerprint (`12D3…` or `api:<slug>`). */

@@ -26,6 +26,10 @@ export class GgufCursor {
     this.#buffer = Buffer.allocUnsafe(Math.min(BUFFER_BYTES, Math.max(16, sizeBytes)));
   }
 
+  async u8(): Promise<number> {
+    return this.#buffer.readUInt8(await this.#take(1));
+  }
+
   async u16(): Promise<number> {
     return this.#buffer.readUInt16LE(await this.#take(2));
   }

@@ -3,13 +3,24 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { MeshError } from '../common/errors.ts';
 import { GgufCursor, GgufFault } from './gguf-cursor.ts';
-import { ARRAY_TYPE, FILE_TYPES, SCALAR_BYTES, STRING_TYPE, TENSOR_LAYOUTS, U16_TYPE } from './gguf-types.ts';
+import { type GgufMetadata, type GgufValue, type ModelShape, modelShape, SHAPE_KEYS } from './gguf-shape.ts';
+import {
+  ARRAY_TYPE,
+  BOOL_TYPE,
+  FILE_TYPES,
+  SCALAR_BYTES,
+  STRING_TYPE,
+  TENSOR_LAYOUTS,
+  U16_TYPE,
+} from './gguf-types.ts';
 
 const MAGIC = 0x46554747;
 const MAX_METADATA_BYTES = 64 * 1024 * 1024;
 const MAX_ENTRIES = 65_536;
 const MAX_KEY_BYTES = 65_535;
 const MAX_KEPT_TEXT_BYTES = 4096;
+/** Lists that have one number for each layer are kept. */
+const MAX_KEPT_NUMBERS = 4096;
 const MAX_ARRAY_DEPTH = 4;
 const MAX_DIMENSIONS = 4;
 const MAX_ALIGNMENT = 65_536;
@@ -29,10 +40,15 @@ export interface GgufHeader {
   readonly tensorCount: number;
   /** Number of files that the model is split into; 1 = not split. */
   readonly shardCount: number;
+  readonly shape: ModelShape;
 }
 
-type Scalar = string | number | bigint | boolean | null;
-type Metadata = ReadonlyMap<string, Scalar>;
+/** What was read of the metadata. */
+interface Metadata {
+  readonly values: GgufMetadata;
+  /** Tokens in the tokenizer's list. */
+  readonly vocabularySize: number;
+}
 
 /**
  * Reads the header of the file at `path` (not the tensors) and checks that every tensor lies within the file.
@@ -72,18 +88,26 @@ async function parseHeader(file: FileHandle, sizeBytes: number): Promise<GgufHea
   const tensorCount = await cursor.length(MAX_ENTRIES, 'tensors');
   const entryCount = await cursor.length(MAX_ENTRIES, 'metadata entries');
   const metadata = await readMetadata(cursor, entryCount);
-  await checkTensors(cursor, tensorCount, alignmentOf(metadata), sizeBytes);
+  await checkTensors(cursor, tensorCount, alignmentOf(metadata.values), sizeBytes);
   return describe(metadata, tensorCount);
 }
 
 async function readMetadata(cursor: GgufCursor, count: number): Promise<Metadata> {
-  const metadata = new Map<string, Scalar>();
+  const values = new Map<string, GgufValue>();
+  let vocabularySize = 0;
   for (let index = 0; index < count; index++) {
     const key = await cursor.text(MAX_KEY_BYTES, 'a metadata key');
-    const value = await readValue(cursor, await cursor.u32());
-    if (isWanted(key)) metadata.set(key, value);
+    const type = await cursor.u32();
+    if (type === ARRAY_TYPE) {
+      const { count, numbers } = await readArray(cursor, isWanted(key));
+      if (key === 'tokenizer.ggml.tokens') vocabularySize = count;
+      if (numbers !== null) values.set(key, numbers);
+    } else {
+      const value = await readScalar(cursor, type);
+      if (isWanted(key)) values.set(key, value);
+    }
   }
-  return metadata;
+  return { values, vocabularySize };
 }
 
 /** Only a few short values are kept: a header may hold a vocabulary of many megabytes. */
@@ -91,24 +115,25 @@ function isWanted(key: string): boolean {
   return (
     key.startsWith('general.') ||
     key === 'tokenizer.chat_template' ||
-    /^[\w-]+\.context_length$/.test(key) ||
-    key === 'split.count'
+    key === 'split.count' ||
+    SHAPE_KEYS.has(key.slice(key.indexOf('.') + 1))
   );
 }
 
-async function readValue(cursor: GgufCursor, type: number): Promise<Scalar> {
+async function readScalar(cursor: GgufCursor, type: number): Promise<GgufValue> {
   if (type === STRING_TYPE) return await readText(cursor);
-  if (type === ARRAY_TYPE) {
-    await skipArray(cursor, 1);
-    return null;
-  }
-  const bytes = SCALAR_BYTES.get(type);
-  if (bytes === undefined) throw new GgufFault(`is damaged: it uses metadata type ${type}, which does not exist`);
+  const bytes = scalarBytes(type);
   if (type === U16_TYPE) return await cursor.u16();
   if (bytes === 4) return await cursor.u32();
   if (bytes === 8) return await cursor.u64();
   cursor.skip(bytes);
   return null;
+}
+
+function scalarBytes(type: number): number {
+  const bytes = SCALAR_BYTES.get(type);
+  if (bytes === undefined) throw new GgufFault(`is damaged: it uses metadata type ${type}, which does not exist`);
+  return bytes;
 }
 
 async function readText(cursor: GgufCursor): Promise<string> {
@@ -118,21 +143,36 @@ async function readText(cursor: GgufCursor): Promise<string> {
   return '…';
 }
 
-async function skipArray(cursor: GgufCursor, depth: number): Promise<void> {
-  if (depth > MAX_ARRAY_DEPTH) throw new GgufFault(`is damaged: its arrays are nested deeper than ${MAX_ARRAY_DEPTH}`);
+/** Passes over an array, or keeps it where it is wanted, short, and of small integers. */
+async function readArray(
+  cursor: GgufCursor,
+  wanted: boolean,
+): Promise<{ readonly count: number; readonly numbers: readonly number[] | null }> {
   const type = await cursor.u32();
   const count = await cursor.length(MAX_METADATA_BYTES, 'array elements');
-  if (type === STRING_TYPE) return await cursor.skipTexts(count);
-  if (type === ARRAY_TYPE) {
-    for (let index = 0; index < count; index++) await skipArray(cursor, depth + 1);
-    return;
-  }
   const bytes = SCALAR_BYTES.get(type);
-  if (bytes === undefined) throw new GgufFault(`is damaged: it uses metadata type ${type}, which does not exist`);
-  cursor.skip(bytes * count);
+  if (!wanted || count > MAX_KEPT_NUMBERS || (bytes !== 4 && type !== BOOL_TYPE)) {
+    await skipElements(cursor, type, count, 1);
+    return { count, numbers: null };
+  }
+  const numbers: number[] = [];
+  for (let index = 0; index < count; index++) numbers.push(bytes === 4 ? await cursor.u32() : await cursor.u8());
+  return { count, numbers };
 }
 
-function alignmentOf(metadata: Metadata): number {
+async function skipElements(cursor: GgufCursor, type: number, count: number, depth: number): Promise<void> {
+  if (type === STRING_TYPE) return await cursor.skipTexts(count);
+  if (type !== ARRAY_TYPE) return cursor.skip(scalarBytes(type) * count);
+  if (depth >= MAX_ARRAY_DEPTH) {
+    throw new GgufFault(`is damaged: its arrays are nested deeper than ${MAX_ARRAY_DEPTH}`);
+  }
+  for (let index = 0; index < count; index++) {
+    const inner = await cursor.u32();
+    await skipElements(cursor, inner, await cursor.length(MAX_METADATA_BYTES, 'array elements'), depth + 1);
+  }
+}
+
+function alignmentOf(metadata: GgufMetadata): number {
   const value = metadata.get('general.alignment') ?? DEFAULT_ALIGNMENT;
   const valid = typeof value === 'number' && value >= 8 && value <= MAX_ALIGNMENT && value % 8 === 0;
   if (!valid) throw new GgufFault(`is damaged: it claims an alignment of ${String(value)}`);
@@ -178,7 +218,7 @@ async function readTensor(cursor: GgufCursor, alignment: number): Promise<bigint
   return offset + (elements / BigInt(layout.elements)) * BigInt(layout.sizeBytes);
 }
 
-function describe(metadata: Metadata, tensorCount: number): GgufHeader {
+function describe({ values: metadata, vocabularySize }: Metadata, tensorCount: number): GgufHeader {
   const architecture = metadata.get('general.architecture');
   if (typeof architecture !== 'string' || !/^[\w.-]{1,64}$/.test(architecture)) {
     throw new GgufFault('does not say which architecture its model has (general.architecture)');
@@ -193,11 +233,12 @@ function describe(metadata: Metadata, tensorCount: number): GgufHeader {
     hasChatTemplate: typeof metadata.get('tokenizer.chat_template') === 'string',
     tensorCount,
     shardCount: Math.max(1, smallInteger(metadata.get('split.count'))),
+    shape: modelShape(metadata, architecture, vocabularySize),
   };
 }
 
 /** `split.count` and context lengths come as any integer type; nonsense counts as not said. */
-function smallInteger(value: Scalar | undefined): number {
+function smallInteger(value: GgufValue | undefined): number {
   const number = typeof value === 'bigint' || typeof value === 'number' ? Number(value) : 0;
   return Number.isSafeInteger(number) && number < 2 ** 31 ? number : 0;
 }

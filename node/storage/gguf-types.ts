@@ -15,6 +15,7 @@ export const SCALAR_BYTES: ReadonlyMap<number, number> = new Map([
   [12, 8],
 ]);
 export const U16_TYPE = 2;
+export const BOOL_TYPE = 7;
 export const STRING_TYPE = 8;
 export const ARRAY_TYPE = 9;
 

@@ -1,3 +1,5 @@
+import type { ModelShape } from './gguf-shape.ts';
+
 /** A GGUF file that this node may serve: what the bounded header check and the scan of the disk found out. */
 export interface ModelFile {
   /** Model id: the file's stem without shard suffix, or what `--model ID=PATH` says. */
@@ -12,6 +14,8 @@ export interface ModelFile {
   readonly quantization: string | null;
   /** Context the model was trained for, tokens. */
   readonly trainedContext: number;
+  /** What its memory needs are computed from. Absent: only its size is known. */
+  readonly shape?: ModelShape;
 }
 
 /** Where the engine learns which files there are. */

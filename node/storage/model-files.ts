@@ -98,6 +98,7 @@ export class ModelFiles implements ModelFileSource, Startable {
       architecture: model.header.architecture,
       quantization: model.header.quantization,
       trainedContext: model.header.trainedContext,
+      shape: model.header.shape,
     }));
   }
 

@@ -5,8 +5,11 @@ import { BOUNDARIES, type Boundary } from '../../protocols/inference/events.ts';
 import { systemClock } from '../common/clock.ts';
 import { MeshError } from '../common/errors.ts';
 import type { Startable } from '../common/lifecycle.ts';
+import { OsKeychain } from './keychain.ts';
 import { boundaryOf, hostOf, parseNodeUrl } from './node-url.ts';
-import { SecretFile } from './secret-file.ts';
+import { SecretKeys } from './secret-keys.ts';
+import { noPassphrase } from './secret-passphrase.ts';
+import { SecretStore } from './secret-store.ts';
 import { SharedFile, type SharedFileComponents } from './shared-file.ts';
 
 /** One remote node. Never holds its key. */
@@ -27,7 +30,7 @@ export interface RemoteNode {
 export type RemoteNodePatch = Partial<Pick<RemoteNode, 'name' | 'priority' | 'boundary'>>;
 
 export interface NodeRegistryComponents extends SharedFileComponents {
-  readonly secrets: SecretFile;
+  readonly secrets: SecretStore;
 }
 
 export interface NodeRegistryOptions {
@@ -46,11 +49,11 @@ const HTTP_NODE = /^api:[a-z0-9][a-z0-9-]{0,63}$/;
 const NAME = /^(?! )[^\p{C}\p{Zl}\p{Zp}]{1,64}(?<! )$/u;
 
 /**
- * `<dataDir>/nodes.json`, at most 256 nodes; the keys lie apart in `SecretFile`. Other processes may edit both while
+ * `<dataDir>/nodes.json`, at most 256 nodes; the keys lie apart in `SecretStore`. Other processes may edit both while
  * this one runs. All refusals leave the registry as it was.
  */
 export class NodeRegistry implements Startable {
-  readonly #secrets: SecretFile;
+  readonly #secrets: SecretStore;
   readonly #file: SharedFile<Entries>;
 
   constructor(components: NodeRegistryComponents, { dataDir }: NodeRegistryOptions) {
@@ -75,10 +78,15 @@ export class NodeRegistry implements Startable {
     await this.#secrets.stop();
   }
 
-  /** Reads both files once: for commands, which do not `start`. */
+  /** Reads both files once: for commands, which do not `start`. `keyOf` wants `unlock` as well. */
   async load(): Promise<void> {
     await this.#secrets.load();
     await this.#file.load();
+  }
+
+  /** Makes the keys readable; may ask the keychain or for the passphrase. @throws MeshError `invalid_request`. */
+  unlock(): Promise<void> {
+    return this.#secrets.unlock();
   }
 
   /** In the order in which they were added. */
@@ -185,10 +193,12 @@ export class NodeRegistry implements Startable {
   }
 }
 
-/** The registry of a data dir, read once: for commands. */
-export async function openNodeRegistry(dataDir: string): Promise<NodeRegistry> {
+/** The registry of a data dir, read once: for commands. Without `secrets`, keys are kept in a plain file. */
+export async function openNodeRegistry(dataDir: string, secrets?: SecretStore): Promise<NodeRegistry> {
   const components = { clock: systemClock, warn: () => {} };
-  const registry = new NodeRegistry({ ...components, secrets: new SecretFile(components, { dataDir }) }, { dataDir });
+  const keys = new SecretKeys({ keychain: new OsKeychain(components), passphrase: noPassphrase });
+  const plain = new SecretStore({ ...components, keys }, { dataDir, store: 'plain' });
+  const registry = new NodeRegistry({ ...components, secrets: secrets ?? plain }, { dataDir });
   await registry.load();
   return registry;
 }

@@ -1,103 +1,84 @@
 /**
- * Keys that this node shows to others, in a plain file that is called what it is: `<dataDir>/secrets.json`, readable
- * by its owner only (0600). Not encrypted: whoever can read it as that user could read a key beside it as well.
+ * `secrets.json` of a data dir as data: which kind of store it is, and the secrets in it. The names of secrets are
+ * readable in every kind, so that listing nodes needs no passphrase.
  */
-import { join } from 'node:path';
-import { MeshError } from '../common/errors.ts';
-import type { Startable } from '../common/lifecycle.ts';
-import { SharedFile, type SharedFileComponents } from './shared-file.ts';
+import { isScryptCost, type ScryptCost } from './secret-seal.ts';
 
-export interface SecretFileOptions {
-  readonly dataDir: string;
+/** plain: readable by whoever reads the file; keychain: its key lies in the keychain of the OS; encrypted: a passphrase is. */
+export const SECRET_STORES = ['keychain', 'encrypted', 'plain'] as const;
+export type SecretStoreKind = (typeof SECRET_STORES)[number];
+
+/** What stands between a reader of the file and the secrets. */
+export type Protection =
+  | { readonly kind: 'plain' }
+  /** `keyId` names the entry of the keychain that holds the key. */
+  | { readonly kind: 'keychain'; readonly keyId: string }
+  /** `salt`: base64url. */
+  | { readonly kind: 'encrypted'; readonly salt: string; readonly cost: ScryptCost };
+
+export interface SecretFile {
+  /** Null: there is no file yet. */
+  readonly protection: Protection | null;
+  /** A known text sealed with the key, so that a wrong one is told apart from damage; null in a plain file. */
+  readonly check: string | null;
+  /** By name: the secret itself in a plain file, else sealed. */
+  readonly entries: ReadonlyMap<string, string>;
 }
 
-const MAX_SECRETS = 1024;
-const MAX_FILE_BYTES = 8 * 1024 * 1024;
+export const NO_SECRETS: SecretFile = { protection: null, check: null, entries: new Map() };
+export const MAX_SECRETS = 1024;
+export const MAX_SECRET_FILE_BYTES = 8 * 1024 * 1024;
+const VERSION = 1;
 /** What can stand in a header: visible ASCII without spaces. */
-const SECRET = /^[\x21-\x7e]{1,4096}$/;
-const NAME = /^[\w:./-]{1,256}$/;
+export const SECRET = /^[\x21-\x7e]{1,4096}$/;
+export const SECRET_NAME = /^[\w:./-]{1,256}$/;
+const SEALED = /^[A-Za-z0-9_-]{38,8192}$/;
+const KEY_ID = /^[0-9a-f]{32}$/;
+const SALT = /^[A-Za-z0-9_-]{22,86}$/;
 
-type Secrets = ReadonlyMap<string, string>;
-
-/** Secrets by name, for example `node/12D3…`. Nothing here prints one; errors name the secret, never quote it. */
-export class SecretFile implements Startable {
-  readonly #file: SharedFile<Secrets>;
-
-  constructor(components: SharedFileComponents, { dataDir }: SecretFileOptions) {
-    const path = join(dataDir, 'secrets.json');
-    this.#file = new SharedFile<Secrets>(components, {
-      path,
-      maxBytes: MAX_FILE_BYTES,
-      empty: new Map(),
-      parse: parseSecrets,
-      format: (secrets) => ({ secrets: Object.fromEntries(secrets) }),
-    });
+/** @throws Error with a reason that may be shown; it does not quote the content. */
+export function parseSecretFile(json: unknown): SecretFile {
+  const file = objectOf(json, 'it is no JSON object');
+  if (file['version'] !== undefined && file['version'] !== VERSION) throw new Error('a later meshnode wrote it');
+  if ('sealed' in file) {
+    const check = file['check'];
+    if (typeof check !== 'string' || !SEALED.test(check)) throw new Error('it has no "check"');
+    return { protection: sealProtection(file), check, entries: entriesOf(file['sealed'], SEALED) };
   }
-
-  /** Reads the file and from then on looks every second whether it changed. */
-  start(): Promise<void> {
-    return this.#file.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#file.stop();
-  }
-
-  /** Reads the file once: for commands, which do not `start`. */
-  load(): Promise<void> {
-    return this.#file.load();
-  }
-
-  /** As of the last look; null when there is none. */
-  get(name: string): string | null {
-    return this.#file.value.get(name) ?? null;
-  }
-
-  has(name: string): boolean {
-    return this.#file.value.has(name);
-  }
-
-  /** @throws MeshError `invalid_request` when it could not stand in a header, or the file cannot be written. */
-  async set(name: string, secret: string): Promise<void> {
-    if (!NAME.test(name))
-      throw new MeshError('invalid_request', 'The name of a secret has letters, digits and _:./- only');
-    if (!SECRET.test(secret)) {
-      throw new MeshError('invalid_request', 'A key is 1 to 4096 visible ASCII characters without spaces', {
-        param: 'key',
-      });
-    }
-    await this.#file.edit((secrets) => {
-      if (!secrets.has(name) && secrets.size >= MAX_SECRETS) {
-        throw new MeshError('invalid_request', `There are ${MAX_SECRETS} keys already: remove one first`);
-      }
-      return new Map(secrets).set(name, secret);
-    });
-  }
-
-  /** Returns whether there was one. */
-  async delete(name: string): Promise<boolean> {
-    let found = false;
-    await this.#file.edit((secrets) => {
-      const left = new Map(secrets);
-      found = left.delete(name);
-      return found ? left : secrets;
-    });
-    return found;
-  }
-
-  /** Called after each change, also one made by another process; returns the unsubscribe. */
-  onChange(listener: () => void): () => void {
-    return this.#file.onChange(listener);
-  }
+  if (!('secrets' in file)) throw new Error('it has no "secrets"');
+  return { protection: { kind: 'plain' }, check: null, entries: entriesOf(file['secrets'], SECRET) };
 }
 
-function parseSecrets(json: unknown): Secrets {
-  const secrets = typeof json === 'object' && json !== null && 'secrets' in json ? json.secrets : null;
-  if (typeof secrets !== 'object' || secrets === null) throw new Error('it has no "secrets"');
-  const entries = Object.entries(secrets as Record<string, unknown>);
+/** The other way. */
+export function formatSecretFile({ protection, check, entries }: SecretFile): unknown {
+  const values = Object.fromEntries(entries);
+  if (protection === null || protection.kind === 'plain') return { version: VERSION, store: 'plain', secrets: values };
+  const { kind: store, ...how } = protection;
+  return { version: VERSION, store, ...how, check, sealed: values };
+}
+
+function sealProtection(file: Readonly<Record<string, unknown>>): Protection {
+  const { store, keyId, salt } = file;
+  if (store === 'keychain' && typeof keyId === 'string' && KEY_ID.test(keyId)) return { kind: store, keyId };
+  if (store === 'encrypted' && typeof salt === 'string' && SALT.test(salt)) {
+    const { n, r, p } = objectOf(file['cost'], 'it has no "cost"') as unknown as ScryptCost;
+    if (!isScryptCost({ n, r, p })) throw new Error('its scrypt cost is out of bounds');
+    return { kind: store, salt, cost: { n, r, p } };
+  }
+  throw new Error('its "store" is unknown');
+}
+
+function entriesOf(json: unknown, form: RegExp): ReadonlyMap<string, string> {
+  const entries = Object.entries(objectOf(json, 'it has no secrets by name'));
   const valid = entries.filter(
-    (entry): entry is [string, string] => typeof entry[1] === 'string' && SECRET.test(entry[1]),
+    (entry): entry is [string, string] => typeof entry[1] === 'string' && form.test(entry[1]),
   );
   if (valid.length !== entries.length) throw new Error('a secret in it is no visible ASCII text');
-  return new Map(valid.slice(0, MAX_SECRETS));
+  if (entries.length > MAX_SECRETS) throw new Error(`it has more than ${MAX_SECRETS} secrets`);
+  return new Map(valid);
+}
+
+function objectOf(value: unknown, problem: string): Readonly<Record<string, unknown>> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  throw new Error(problem);
 }

@@ -8,7 +8,7 @@ import { unreachable } from '../frame-reader.ts';
 import { Watchdog } from '../watchdog.ts';
 import { type AnswerBounds, AnswerCheck } from './answer-check.ts';
 import type { InferenceEvent, InferenceRequest } from './events.ts';
-import { encodeRequest } from './messages.ts';
+import { encodeRequest } from './open-message.ts';
 
 /** A stream on which no request is under way. Whoever gets it owns it: hands it back, closes or resets it. */
 export interface StreamLease {
@@ -165,7 +165,7 @@ class Exchange {
     this.#options = options;
     this.#limits = limits;
     this.#watchdog = watchdog;
-    this.#check = new AnswerCheck(limits);
+    this.#check = new AnswerCheck(request, limits);
   }
 
   /** A frame came from the peer. */

@@ -1,4 +1,5 @@
 /** Puts tokens that are ready together into one frame: sixteen per frame cost a quarter of one per frame. */
+import { continues, join } from './chunk-join.ts';
 import type { ChunkEvent, InferenceEvent } from './events.ts';
 
 /** A merged chunk is not added to once it has this many tokens. */
@@ -48,17 +49,11 @@ async function gather(
   while (chunk.tokens.length < COALESCED_TOKENS) {
     // A failure is for the next turn of the outer loop: what came before it goes out first.
     const result = await Promise.race([waiting.catch(() => null), turn]);
-    if (result === null || result.done === true || !continues(chunk, result.value)) break;
-    chunk = merge(chunk, result.value);
+    if (result === null || result.done === true) break;
+    const { value } = result;
+    if (value.type !== 'chunk' || !continues(chunk, value)) break;
+    chunk = join(chunk, value);
     waiting = events.next();
   }
   return { chunk, waiting };
-}
-
-function continues(chunk: ChunkEvent, event: InferenceEvent): event is ChunkEvent {
-  return event.type === 'chunk' && event.choice === chunk.choice && event.index === chunk.index + chunk.tokens.length;
-}
-
-function merge(chunk: ChunkEvent, next: ChunkEvent): ChunkEvent {
-  return { ...chunk, tokens: [...chunk.tokens, ...next.tokens], text: chunk.text + next.text };
 }

@@ -1,10 +1,10 @@
-/** Frames of the inference protocol as messages, both ways. The specification is spec.md. */
-import { type Static, Type } from 'typebox';
+/** Frames of the serving side as messages, both ways; CHUNK and OPEN have files of their own. The specification is spec.md. */
+import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { type ErrorFacts, isErrorCode, MeshError } from '../../node/common/errors.ts';
-import { decodeText, violation } from '../frame-decoder.ts';
-import { type Frame, frameSizeBytes, MAX_BODY_PART_BYTES, MAX_FRAME_BYTES, type OutgoingFrame } from '../framing.ts';
-import type { AcceptedEvent, ChunkEvent, EndEvent, InferenceRequest, ProgressEvent } from './events.ts';
+import { violation } from '../frame-decoder.ts';
+import { type Frame, MAX_BODY_PART_BYTES, type OutgoingFrame } from '../framing.ts';
+import { type AcceptedEvent, type EndEvent, FINISH_REASONS, type ProgressEvent, type ResultEvent } from './events.ts';
 
 /** The type bytes. The asking side sends 0x01 and 0x02, the serving side the others. */
 export const FRAME = {
@@ -15,32 +15,23 @@ export const FRAME = {
   chunk: 0x13,
   end: 0x14,
   error: 0x15,
+  result: 0x16,
 } as const;
 
-/** Largest OpenAI body that travels. */
-export const MAX_BODY_BYTES = 16 * 1024 * 1024;
-/** Most token ids in one CHUNK. */
-export const MAX_CHUNK_TOKENS = 4096;
+/** Most answers to one request. */
+export const MAX_CHOICES = 2048;
+/** Counts and token ids are at most this. */
+export const MAX_INT32 = 0x7fff_ffff;
 const MAX_MESSAGE_CHARS = 1024;
 const MAX_PARAM_CHARS = 256;
 const MAX_MS = 1e12;
-const MAX_UINT32 = 0xffff_ffff;
-const MAX_INT32 = 0x7fff_ffff;
 
 const Count = Type.Integer({ minimum: 0, maximum: MAX_INT32 });
 const Milliseconds = Type.Number({ minimum: 0, maximum: MAX_MS });
 const Fingerprint = Type.String({ minLength: 1, maxLength: 128, pattern: '^[A-Za-z0-9]+$' });
-const Sha256 = Type.String({ pattern: '^[0-9a-f]{64}$' });
+/** A digest in lower-case hex. */
+export const Sha256 = Type.String({ pattern: '^[0-9a-f]{64}$' });
 
-const OpenHead = Type.Object({
-  requestId: Type.String({ pattern: '^[0-9a-f]{32}$' }),
-  kind: Type.Union([Type.Literal('chat'), Type.Literal('completion')]),
-  model: Type.String({ minLength: 1, maxLength: 256 }),
-  seed: Type.Integer({ minimum: 0, maximum: MAX_UINT32 }),
-  bodyBytes: Type.Integer({ minimum: 0, maximum: MAX_UINT32 }),
-  hops: Type.Integer({ minimum: 0, maximum: 255 }),
-  authorization: Type.Optional(Type.String({ maxLength: 4096 })),
-});
 const ProgressHead = Type.Object({
   state: Type.Union([Type.Literal('queued'), Type.Literal('loading'), Type.Literal('running')]),
   fraction: Type.Union([Type.Number({ minimum: 0, maximum: 1 }), Type.Null()]),
@@ -52,8 +43,13 @@ const AcceptHead = Type.Object({
   artifact: Type.Union([Sha256, Type.Null()]),
 });
 const EndHead = Type.Object({
-  finishReasons: Type.Array(Type.Union([Type.Literal('stop'), Type.Literal('length')]), { minItems: 1, maxItems: 128 }),
-  usage: Type.Object({ promptTokens: Count, completionTokens: Count, cachedTokens: Count }),
+  finishReasons: Type.Array(Type.Enum([...FINISH_REASONS]), { maxItems: MAX_CHOICES }),
+  usage: Type.Object({
+    promptTokens: Count,
+    completionTokens: Count,
+    cachedTokens: Count,
+    reasoningTokens: Type.Optional(Count),
+  }),
   timings: Type.Object({ promptMs: Milliseconds, predictedMs: Milliseconds }),
 });
 const ErrorHead = Type.Object({
@@ -66,40 +62,15 @@ const ErrorHead = Type.Object({
   }),
 });
 
-const checkOpen = Compile(OpenHead);
 const checkProgress = Compile(ProgressHead);
 const checkAccept = Compile(AcceptHead);
 const checkEnd = Compile(EndHead);
 const checkError = Compile(ErrorHead);
 
-/** What OPEN says beside the body itself. */
-export type Open = Static<typeof OpenHead>;
-
 /** PROGRESS on the wire; `running` (after ACCEPT) only says that the serving side lives, and is no event. */
 export interface Progress {
   readonly state: ProgressEvent['state'] | 'running';
   readonly fraction: number | null;
-}
-
-/** OPEN and as many BODY frames as the body needs, made as they are sent. */
-export function* encodeRequest(
-  request: InferenceRequest,
-  options: { hops: number; authorization?: string | undefined },
-): Generator<OutgoingFrame> {
-  const { requestId, kind, model, seed, body } = request;
-  const { hops, authorization } = options;
-  const head = { requestId, kind, model, seed, bodyBytes: body.byteLength, hops, authorization };
-  const room = Math.max(0, MAX_BODY_PART_BYTES - Buffer.byteLength(JSON.stringify(head)));
-  yield { type: FRAME.open, head, body: body.subarray(0, room) };
-  for (let at = room; at < body.byteLength; at += MAX_BODY_PART_BYTES) {
-    yield { type: FRAME.body, head: {}, body: body.subarray(at, at + MAX_BODY_PART_BYTES) };
-  }
-}
-
-/** @throws MeshError `protocol_violation`. */
-export function decodeOpen(frame: Frame): Open {
-  if (frame.type !== FRAME.open) throw unexpected(frame, 'OPEN');
-  return checked(checkOpen, frame.head, 'OPEN');
 }
 
 export function encodeProgress(progress: Progress): OutgoingFrame {
@@ -116,19 +87,17 @@ export function encodeEnd(event: EndEvent): OutgoingFrame {
   return { type: FRAME.end, head: { finishReasons, usage, timings } };
 }
 
-/** One CHUNK as a rule; several when tokens or text are more than a frame takes. None for a chunk of nothing. */
-export function encodeChunk(event: ChunkEvent): OutgoingFrame[] {
-  if (event.tokens.length === 0 && event.text === '') return [];
-  const whole = chunkFrame(event.choice, event.index, event.tokens, event.text);
-  if (event.tokens.length <= MAX_CHUNK_TOKENS && frameSizeBytes(whole) <= MAX_FRAME_BYTES) return [whole];
-  const frames: OutgoingFrame[] = [];
-  for (let at = 0; at < event.tokens.length; at += MAX_CHUNK_TOKENS) {
-    const tokens = event.tokens.slice(at, at + MAX_CHUNK_TOKENS);
-    frames.push(chunkFrame(event.choice, event.index + at, tokens, ''));
+/** As many RESULT frames as the bytes need; none for no bytes. */
+export function* encodeResult({ body }: ResultEvent): Generator<OutgoingFrame> {
+  for (let at = 0; at < body.byteLength; at += MAX_BODY_PART_BYTES) {
+    yield { type: FRAME.result, head: {}, body: body.subarray(at, at + MAX_BODY_PART_BYTES) };
   }
-  const after = event.index + event.tokens.length;
-  for (const text of splitText(event.text)) frames.push(chunkFrame(event.choice, after, [], text));
-  return frames;
+}
+
+/** @throws MeshError `protocol_violation`. */
+export function decodeResult(frame: Frame): ResultEvent {
+  if (frame.body.byteLength === 0) throw violation('a RESULT of nothing');
+  return { type: 'result', body: frame.body };
 }
 
 /** Any thrown value for the peer: what is not a `MeshError` is not told, for it may hold anything. */
@@ -151,16 +120,6 @@ export function decodeAccept(frame: Frame): AcceptedEvent {
   return { type: 'accepted', node, promptTokens, promptDigest, artifact };
 }
 
-/** By hand: it runs for every token. @throws MeshError `protocol_violation`. */
-export function decodeChunk(frame: Frame): ChunkEvent {
-  const { c: choice = 0, i: index, t: tokens } = frame.head as { c?: unknown; i?: unknown; t?: unknown };
-  if (!isCount(choice) || !isCount(index) || !Array.isArray(tokens)) throw violation('a bad CHUNK head');
-  if (tokens.length > MAX_CHUNK_TOKENS) throw violation('a CHUNK of too many tokens');
-  if (!tokens.every(isCount)) throw violation('a token id that is none');
-  if (tokens.length === 0 && frame.body.byteLength === 0) throw violation('a CHUNK of nothing');
-  return { type: 'chunk', choice, index, tokens, text: decodeText(frame.body) };
-}
-
 /** @throws MeshError `protocol_violation`. */
 export function decodeEnd(frame: Frame): EndEvent {
   const { finishReasons, usage, timings } = checked(checkEnd, frame.head, 'END');
@@ -171,6 +130,7 @@ export function decodeEnd(frame: Frame): EndEvent {
       promptTokens: usage.promptTokens,
       completionTokens: usage.completionTokens,
       cachedTokens: usage.cachedTokens,
+      ...(usage.reasoningTokens === undefined ? {} : { reasoningTokens: usage.reasoningTokens }),
     },
     timings: { promptMs: timings.promptMs, predictedMs: timings.predictedMs },
   };
@@ -185,28 +145,6 @@ export function decodeError(frame: Frame): MeshError {
 /** For a frame whose type is unknown or not due. */
 export function unexpected(frame: Frame, due: string): MeshError {
   return violation(`a frame of type 0x${frame.type.toString(16).padStart(2, '0')} where ${due} was due`);
-}
-
-function chunkFrame(choice: number, index: number, tokens: readonly number[], text: string): OutgoingFrame {
-  const head = choice === 0 ? { i: index, t: tokens } : { c: choice, i: index, t: tokens };
-  return { type: FRAME.chunk, head, body: text };
-}
-
-/** Pieces that fit a frame, none ending inside a character. */
-function* splitText(text: string): Generator<string> {
-  // A UTF-16 unit takes at most three bytes of UTF-8.
-  const step = Math.floor(MAX_BODY_PART_BYTES / 3);
-  for (let at = 0; at < text.length; ) {
-    let end = Math.min(at + step, text.length);
-    const last = text.charCodeAt(end - 1);
-    if (end < text.length && last >= 0xd800 && last < 0xdc00) end--;
-    yield text.slice(at, end);
-    at = end;
-  }
-}
-
-function isCount(value: unknown): value is number {
-  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= MAX_INT32;
 }
 
 function safeMessage(message: string): string {
@@ -230,11 +168,13 @@ function isHttpStatus(value: number): boolean {
   return Number.isInteger(value) && value >= 100 && value <= 599;
 }
 
+/** A compiled schema. */
 interface Checker<T> {
   Check(value: unknown): value is T;
 }
 
-function checked<T>(checker: Checker<T>, head: object, name: string): T {
+/** The head as its schema says. @throws MeshError `protocol_violation` that names the frame. */
+export function checked<T>(checker: Checker<T>, head: object, name: string): T {
   if (!checker.Check(head)) throw violation(`a bad ${name} head`);
   return head;
 }

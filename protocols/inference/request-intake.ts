@@ -4,7 +4,8 @@ import { MeshError } from '../../node/common/errors.ts';
 import { violation } from '../frame-decoder.ts';
 import type { FrameReader } from '../frame-reader.ts';
 import { Watchdog } from '../watchdog.ts';
-import { decodeOpen, FRAME, type Open, unexpected } from './messages.ts';
+import { FRAME, unexpected } from './messages.ts';
+import { decodeOpen, type Open } from './open-message.ts';
 
 /** Durations in milliseconds. */
 export interface IntakeLimits {
@@ -53,7 +54,7 @@ export class RequestIntake {
   }
 
   /**
-   * The body that OPEN announced.
+   * The payload that OPEN announced: the request body, and after it the tokens of the answer to go on with.
    *
    * @throws MeshError `protocol_violation` for other frames or too many bytes, `request_timeout` for too few,
    *   `peer_unreachable`.

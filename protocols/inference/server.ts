@@ -7,18 +7,18 @@ import { FrameChannel } from '../frame-channel.ts';
 import { violation } from '../frame-decoder.ts';
 import { unreachable } from '../frame-reader.ts';
 import type { OutgoingFrame } from '../framing.ts';
+import { encodeChunk } from './chunk-message.ts';
 import { coalesce } from './coalesce.ts';
 import type { InferenceEvent, InferenceRequest } from './events.ts';
+import { encodeAccept, encodeEnd, encodeError, encodeProgress, encodeResult, type Progress } from './messages.ts';
 import {
-  encodeAccept,
-  encodeChunk,
-  encodeEnd,
-  encodeError,
-  encodeProgress,
   MAX_BODY_BYTES,
+  MAX_RESUMED_TOKENS,
   type Open,
-  type Progress,
-} from './messages.ts';
+  payloadBytes,
+  requestOf,
+  resumedTokens,
+} from './open-message.ts';
 import { type IntakeLimits, RequestIntake } from './request-intake.ts';
 
 export interface InferenceContext {
@@ -65,7 +65,7 @@ const RETRY_AFTER_MS = 1000;
 export interface ServeInferenceOptions {
   readonly clock: Clock;
   readonly limits?: Partial<InferenceServerLimits>;
-  /** Books memory for a body; null refuses it as `overloaded`. What it returns is called once, when the answer is over. */
+  /** Books memory for a body and what comes with it; null refuses it as `overloaded`. What it returns is called once, when the answer is over. */
   reserveBytes?(sizeBytes: number): (() => void) | null;
   /** The peer broke the protocol: for its record. Must not throw. */
   onViolation?(error: MeshError): void;
@@ -126,10 +126,10 @@ class Service {
       return false;
     }
     try {
-      const body = await this.#intake.body(open.bodyBytes);
+      const payload = await this.#intake.body(payloadBytes(open));
       if (this.#channel.stream.status !== 'open') return false;
       this.#answer = new Answer(this.#channel, this.#options, this.#limits);
-      await this.#answer.run(open, body, this.#from, this.#handler);
+      await this.#answer.run(open, requestOf(open, payload), this.#from, this.#handler);
       return !this.#answer.aborted;
     } finally {
       this.#answer = null;
@@ -137,17 +137,20 @@ class Service {
     }
   }
 
-  /** What gives back the memory that was booked for the body, or why the body is not even read. */
+  /** What gives back the memory that was booked for body and tokens, or why the body is not even read. */
   #admit(open: Open): (() => void) | MeshError {
     if (open.hops > MAX_HOPS) return new MeshError('model_not_loaded', 'the request made too many hops between nodes');
     if (open.bodyBytes > this.#limits.maxBodyBytes) {
       const { maxBodyBytes } = this.#limits;
       return new MeshError('payload_too_large', `the body has ${open.bodyBytes} bytes; the limit is ${maxBodyBytes}`);
     }
+    if (resumedTokens(open) > MAX_RESUMED_TOKENS) {
+      return new MeshError('cannot_resume', `the answer to go on with has more than ${MAX_RESUMED_TOKENS} tokens`);
+    }
     if (this.#options.reserveBytes === undefined) return () => {};
     const full = { retryAfterMs: RETRY_AFTER_MS };
     return (
-      this.#options.reserveBytes(open.bodyBytes) ??
+      this.#options.reserveBytes(payloadBytes(open)) ??
       new MeshError('overloaded', 'the node has no room for this request now', full)
     );
   }
@@ -178,9 +181,8 @@ class Answer {
     this.#gone.abort(new MeshError('client_closed', 'the asking side has gone'));
   }
 
-  async run(open: Open, body: Uint8Array, from: string, handler: InferenceHandler): Promise<void> {
-    const { requestId, kind, model, seed, hops, authorization = null } = open;
-    const request: InferenceRequest = { requestId, kind, model, seed, body };
+  async run(open: Open, request: InferenceRequest, from: string, handler: InferenceHandler): Promise<void> {
+    const { hops, authorization = null } = open;
     const { signal } = this.#gone;
     if (this.#channel.reader.hasUnread) throw tooEarly();
     const unwatch = this.#channel.reader.watch(() => this.#onSign());
@@ -224,7 +226,10 @@ class Answer {
           yield [encodeAccept(event)];
           break;
         case 'chunk':
-          yield* encodeChunk(event).map((frame) => [frame]);
+          for (const frame of encodeChunk(event)) yield [frame];
+          break;
+        case 'result':
+          for (const frame of encodeResult(event)) yield [frame];
           break;
         case 'end':
           this.#conclude();

@@ -164,6 +164,7 @@ describe('models', () => {
         quantization: 'F16',
         size_bytes: 5_000_000,
       },
+      meta: { n_ctx: 2048, size: 5_000_000, quantization: 'F16' },
     });
   });
 

@@ -80,12 +80,12 @@ async function settable(): Promise<{ facade: ScriptedFacade; now: () => LoadBala
 describe('load balancing over HTTP', () => {
   it('D-15 D-22 D-23 is read and changed by part, at once', async () => {
     const { facade, now } = await settable();
-    const all = { enabled: true, strategy: 'least-loaded', failoverEnabled: true, ...LIMITS };
+    const all = { enabled: true, strategy: 'least-loaded', failoverEnabled: true, midStream: true, ...LIMITS };
     assert.deepEqual((await call(facade, 'GET', LB)).body, all);
     const changed = await call(facade, 'PUT', LB, { strategy: 'priority' });
     assert.deepEqual([changed.status, changed.body], [200, { ...all, strategy: 'priority' }]);
     await call(facade, 'PUT', LB, { failoverEnabled: false });
-    assert.deepEqual(now(), { enabled: true, strategy: 'priority', failoverEnabled: false });
+    assert.deepEqual(now(), { enabled: true, strategy: 'priority', failoverEnabled: false, midStream: true });
     assert.equal((await call(facade, 'GET', '/api/v1/inference/status')).body.distributed.strategy, 'priority');
     const back = (await call(facade, 'GET', LB)).body as object;
     assert.equal((await call(facade, 'PUT', LB, back)).status, 200, 'what was read may be sent back');

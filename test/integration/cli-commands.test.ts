@@ -47,9 +47,9 @@ test('models lists where each model is and in which state, without offline peers
   await using node = await play(home);
   node.script.peers.push({ ...node.script.peers[0], name: 'gone', status: 'offline', models: [entry('lost')] });
   const { out } = await runCli(['models'], { home });
-  assert.match(out, /^MODEL +ON +STATE +CONTEXT +QUANT +SIZE +TOK\/S$/m);
-  assert.match(out, /^small +attic \(here\) +resident +8,192 +Q4_K_M +4\.2 GB +41\.3$/m);
-  assert.match(out, /^large +\S+ +on-disk +8,192 +Q4_K_M +4\.2 GB +-$/m);
+  assert.match(out, /^MODEL +ON +STATE +CONTEXT +QUANT +SIZE +MEMORY +TOK\/S$/m);
+  assert.match(out, /^small +attic \(here\) +resident, pinned +8,192 +Q4_K_M +4\.2 GB +5\.5 GB +41\.3$/m);
+  assert.match(out, /^large +\S+ +on-disk +8,192 +Q4_K_M +4\.2 GB +- +-$/m);
   assert.equal(out.includes('lost'), false);
   const { models } = JSON.parse((await runCli(['models', '--json'], { home })).out) as { models: { id: string }[] };
   assert.deepEqual(

@@ -30,7 +30,7 @@ const refusal = (code: string, pattern: RegExp) => (error: unknown) => {
 };
 
 test('the engine answers with the demo model', async (t) => {
-  const engine = demoEngine(t);
+  const engine = demoEngine(t, { contextTokens: 512 });
   const events: string[] = [];
   engine.onEvent((event) => events.push(event.type));
 
@@ -122,7 +122,7 @@ test('the engine answers with the demo model', async (t) => {
     const infer = (fields: object, model?: string) =>
       wholeAnswer(engine.infer(chatRequest('Hi', fields, model), { signal: neverAborted }));
     await assert.rejects(infer({}, 'nobody-has-this'), refusal('model_not_loaded', /nobody-has-this/));
-    await assert.rejects(infer({ tools: [{}] }), refusal('invalid_request', /'tools'/));
+    await assert.rejects(infer({ tools: [{}] }), refusal('invalid_request', /'tools\[0\]/));
     const empty = inferenceRequest('completion', { model: DEMO, prompt: '' });
     await assert.rejects(
       wholeAnswer(engine.infer(empty, { signal: neverAborted })),

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+import { loadNativeModel, type NativeModel } from '../../node/backends/llama-cpp/child/native-model.ts';
+import type { NativeSequence, StepQuestion } from '../../node/backends/llama-cpp/child/native-sequence.ts';
+import { LEAST_REUSED_TOKENS } from '../../node/backends/llama-cpp/child/slots.ts';
 import { demoModelPath } from '../../node/backends/llama-cpp/demo/demo-model.ts';
 import type { LlamaEngine } from '../../node/backends/llama-cpp/engine.ts';
-import { loadNativeModel, type NativeModel, type NativeSequence } from '../../node/backends/llama-cpp/native-model.ts';
-import { promptTokens } from '../../node/backends/llama-cpp/prompt-tokens.ts';
-import { LEAST_REUSED_TOKENS } from '../../node/backends/llama-cpp/slots.ts';
+import { promptTokens } from '../../node/backends/llama-cpp/prompt/prompt-tokens.ts';
 import { ask, chatRequest, demoEngine, neverAborted, type WholeAnswer, wholeAnswer } from '../support/demo-engine.ts';
 
 const TURNS = 4;
@@ -113,7 +114,14 @@ const GREEDY = {
   frequencyPenalty: 0,
   presencePenalty: 0,
   seed: 1,
+  logitBias: [],
 };
+const question = (generated: readonly number[]): StepQuestion => ({
+  sampling: GREEDY,
+  generated,
+  grammar: null,
+  logprobs: null,
+});
 const NO_SUCH_TOKEN = 10_000_000;
 const CONTEXT_TOKENS = 1024;
 
@@ -135,7 +143,7 @@ test('the sequences of a native model', async (t) => {
     for (const length of [prompt.length + 5, prompt.length - 1, 4, 0]) {
       assert.equal(await first.keep(length), length);
       const rest = [...prompt, ...unbroken].slice(length, -1);
-      assert.equal(await first.next(rest, GREEDY, []), unbroken.at(-1), `cut to ${length}`);
+      assert.equal((await first.next(rest, question([]))).token, unbroken.at(-1), `cut to ${length}`);
     }
   });
 
@@ -153,8 +161,8 @@ test('the sequences of a native model', async (t) => {
 });
 
 function chatTokens(model: NativeModel, content: string): number[] {
-  const segments = model.template.render([{ role: 'user', content }]);
-  return promptTokens(segments, model.tokenizer, { contextTokens: CONTEXT_TOKENS, kind: 'chat' });
+  const { segments } = model.template.render([{ role: 'user', content }]);
+  return promptTokens(segments, model.vocabulary.tokenizer, { contextTokens: CONTEXT_TOKENS, kind: 'chat' });
 }
 
 async function generate(sequence: NativeSequence, prompt: readonly number[], count: number): Promise<number[]> {
@@ -162,7 +170,7 @@ async function generate(sequence: NativeSequence, prompt: readonly number[], cou
   const generated: number[] = [];
   let input = prompt;
   while (generated.length < count) {
-    const token = await sequence.next(input, GREEDY, generated);
+    const { token } = await sequence.next(input, question(generated));
     generated.push(token);
     input = [token];
   }

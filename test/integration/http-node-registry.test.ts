@@ -259,9 +259,9 @@ test('stopping ends polls and connections, also twice', async (t) => {
   const one = await server(t);
   await registry.add(one.url);
   await when(statusIs('online'));
+  await nodes.stop();
+  await nodes.stop();
   const asked = one.asked.length;
-  await nodes.stop();
-  await nodes.stop();
   clock.advance(120_000);
   await registry.add('http://127.0.0.1:9');
   assert.deepEqual(nodes.list(), []);

@@ -4,7 +4,8 @@ import { type TestContext, test } from 'node:test';
 import type { Stream } from '@libp2p/interface';
 import { encodeFrames, type OutgoingFrame } from '../../protocols/framing.ts';
 import type { InferenceEvent } from '../../protocols/inference/events.ts';
-import { encodeRequest, FRAME } from '../../protocols/inference/messages.ts';
+import { FRAME } from '../../protocols/inference/messages.ts';
+import { encodeRequest } from '../../protocols/inference/open-message.ts';
 import { INFERENCE_PROTOCOL } from '../../protocols/protocol-id.ts';
 import { ACCEPTED, answer, chunk, collect, makeRequest, until, type WireMesh, wireMesh } from '../support/wire-mesh.ts';
 

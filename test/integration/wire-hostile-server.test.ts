@@ -5,8 +5,9 @@ import type { Stream } from '@libp2p/interface';
 import { systemClock } from '../../node/common/clock.ts';
 import { FrameReader } from '../../protocols/frame-reader.ts';
 import { encodeFrames, type OutgoingFrame } from '../../protocols/framing.ts';
+import { encodeChunk } from '../../protocols/inference/chunk-message.ts';
 import type { InferenceEvent } from '../../protocols/inference/events.ts';
-import { encodeAccept, encodeChunk, encodeEnd, encodeProgress, FRAME } from '../../protocols/inference/messages.ts';
+import { encodeAccept, encodeEnd, encodeProgress, FRAME } from '../../protocols/inference/messages.ts';
 import { serveInference } from '../../protocols/inference/server.ts';
 import { INFERENCE_PROTOCOL } from '../../protocols/protocol-id.ts';
 import {

@@ -9,8 +9,10 @@ import { PeerStreams } from '../../node/network/peer-streams.ts';
 import { FrameChannel } from '../../protocols/frame-channel.ts';
 import { FrameReader } from '../../protocols/frame-reader.ts';
 import { encodeFrames, type OutgoingFrame } from '../../protocols/framing.ts';
+import { encodeChunk } from '../../protocols/inference/chunk-message.ts';
 import type { InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
-import { encodeAccept, encodeChunk, encodeEnd, encodeRequest, FRAME } from '../../protocols/inference/messages.ts';
+import { encodeAccept, encodeEnd, FRAME } from '../../protocols/inference/messages.ts';
+import { encodeRequest } from '../../protocols/inference/open-message.ts';
 import { type InferenceHandler, serveInference } from '../../protocols/inference/server.ts';
 import { INFERENCE_PROTOCOL } from '../../protocols/protocol-id.ts';
 import {

@@ -42,7 +42,10 @@ export const ROWS: readonly Row[] = [
   row('D-25', 'a 5xx triggers failover'),
   row('D-26', 'one retry, without the failed node; its own error is what the client sees'),
   row('D-27', 'the whole body is replayed; one past the limit is 413'),
-  row('D-28', 'a stream fails over before its first chunk only; after it one error event and no [DONE]'),
+  row(
+    'D-28',
+    'a stream begins anew elsewhere before its first chunk only; after it, without a twin, one error and no [DONE]',
+  ),
   row('D-29', 'a whole answer fails over to its end'),
   row('D-30', 'without failover the first error reaches the client'),
   row('D-31', 'GET /api/v1/inference/models merges, local wins, remote ones are owned by "remote"'),

@@ -2,6 +2,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
+import type { ModelResidency } from '../../node/index.ts';
 import { prepareDataDir } from '../../node/storage/data-dir.ts';
 import { RuntimeFile } from '../../node/storage/runtime-file.ts';
 import type { CatalogEntry } from '../../protocols/catalog/catalog.ts';
@@ -74,6 +75,12 @@ export async function playNode(dataDir: string): Promise<PlayedNode> {
   };
 }
 
+/** What the server says of the memory of a model of its own. */
+function residency({ id, state }: CatalogEntry): ModelResidency {
+  const need = { weightsBytes: 4.2e9, contextBytes: 1e9, computeBytes: 2e8, processBytes: 1e8, totalBytes: 5.5e9 };
+  return { model: id, state, pinned: true, need, inFlight: 0, queued: 0, unloadInMs: null, problem: null };
+}
+
 async function answer(script: Script, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const json = (status: number, value: object): void => {
     response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(value));
@@ -96,6 +103,8 @@ async function answer(script: Script, request: IncomingMessage, response: Server
       models: script.models,
     });
   } else if (request.url === '/api/v1/peers') json(200, { peers: script.peers });
+  else if (request.url === '/api/v1/residency')
+    json(200, { budgetBytes: 8 * 2 ** 30, models: script.models.map(residency) });
   else if (request.url === '/v1/models')
     json(200, { object: 'list', data: [...script.models, { id: 'large' }].map(({ id }) => ({ id })) });
   else script.chat(JSON.parse(await text(request)) as never, response);

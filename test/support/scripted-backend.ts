@@ -122,6 +122,8 @@ export class ScriptedDispatcher implements Dispatcher {
       get servedBy() {
         return servedBy;
       },
+      resumed: 0,
+      nodes: [],
       attempts: script === undefined ? 0 : 1,
     };
   }

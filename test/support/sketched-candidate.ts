@@ -41,6 +41,7 @@ export function sketched(sketch: Sketch): Candidate {
     load: reported === undefined ? null : { inFlight: reported, queued: 0, engineAgeMs: 0, draining: false },
     priority: sketch.priority ?? 0,
     boundary: sketch.boundary ?? (kind === 'engine' ? 'local' : 'mesh'),
+    engineBuild: null,
     activeRequests: sketch.active ?? 0,
     lastAsked: sketch.asked ?? 0,
     firstTokenMs: sketch.firstTokenMs ?? null,

@@ -1,28 +1,26 @@
 /** `POST chat/completions` and `POST completions`: body in, dispatch, answer out, streamed or whole. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import type { EndEvent, InferenceKind, InferenceRequest } from '../../../protocols/inference/events.ts';
-import { parseBody } from '../../../protocols/inference/openai-body.ts';
+import { choicesOf } from '../../../protocols/inference/bodies/completion-prompts.ts';
+import { parseBody } from '../../../protocols/inference/bodies/openai-body.ts';
+import type { GenerationKind, InferenceRequest } from '../../../protocols/inference/events.ts';
 import { abortable } from '../../common/clock.ts';
-import { MeshError } from '../../common/errors.ts';
-import type { Dispatch } from '../../routing/dispatch.ts';
 import { answerIdentity, wholeAnswer } from '../answer-format.ts';
+import { collect } from '../answer-parts.ts';
 import { ChunkFormat } from '../chunk-format.ts';
 import type { FacadeComponents } from '../components.ts';
 import { requireJson } from '../guard-hook.ts';
-import { scanJson } from '../json-scan.ts';
+import { admitting, bodyBytes } from '../intake.ts';
+import { withLoadBound } from '../load-wait.ts';
 import type { OpenAnswers } from '../open-answers.ts';
 import { newSeed, requestIdOf } from '../request-id.ts';
 import { boundaryOf } from '../routing-headers.ts';
-import { commitHeaders, cutShort, StreamAnswer, type StreamTimes } from '../stream-answer.ts';
-
-/** Tells clients of a draining node when to come back: by then another node, or a restarted one, answers. */
-const DRAIN_RETRY_MS = 2_000;
+import { commitHeaders, StreamAnswer, type StreamTimes } from '../stream-answer.ts';
 
 export interface InferenceRouteOptions {
   readonly answers: OpenAnswers;
   /** The process is about to end. */
   readonly stopping: () => boolean;
-  readonly times: StreamTimes;
+  readonly times: StreamTimes & { readonly loadWaitMs: number };
 }
 
 /** Adds both routes under `prefix`, for example `/v1`. */
@@ -32,13 +30,8 @@ export function addInferenceRoutes(
   components: FacadeComponents,
   options: InferenceRouteOptions,
 ): void {
-  const admit = async (): Promise<void> => {
-    if (options.stopping())
-      throw new MeshError('draining', 'This node is shutting down; ask again soon.', { retryAfterMs: DRAIN_RETRY_MS });
-    const refused = components.service?.refusal('local') ?? null;
-    if (refused !== null) throw refused;
-  };
-  const route = (path: string, kind: InferenceKind): void => {
+  const admit = admitting(components, options.stopping);
+  const route = (path: string, kind: GenerationKind): void => {
     app.post(`${prefix}${path}`, { onRequest: [requireJson, admit] }, (request, reply) =>
       answer(kind, request, reply, components, options),
     );
@@ -48,7 +41,7 @@ export function addInferenceRoutes(
 }
 
 async function answer(
-  kind: InferenceKind,
+  kind: GenerationKind,
   request: FastifyRequest,
   reply: FastifyReply,
   components: FacadeComponents,
@@ -59,49 +52,31 @@ async function answer(
   const body = parseBody(kind, bytes);
   const requestId = requestIdOf(request.raw, request.id);
   const limit = boundary === null ? {} : { boundary };
-  const inference: InferenceRequest = { requestId, kind, model: body.model, body: bytes, seed: newSeed(), ...limit };
+  const what = { kind, model: body.model, body: bytes, choices: choicesOf(body) };
+  const inference: InferenceRequest = { requestId, ...what, seed: newSeed(), ...limit };
   const stream = body.stream === true;
+  const { clock } = components;
   const signal = answers.open(reply.raw);
   const dispatch = components.dispatcher.dispatch(inference, { signal, stream, label: request.id });
   const identity = answerIdentity(kind, requestId, body.model);
   try {
     if (!stream) {
-      const { texts, end } = await abortable(collect(dispatch), signal);
+      const events = withLoadBound(dispatch.events, { clock, loadWaitMs: times.loadWaitMs });
+      const { choices, end } = await abortable(collect(events), signal);
       reply.headers(commitHeaders(dispatch)).type('application/json; charset=utf-8');
-      return reply.send(JSON.stringify(wholeAnswer(identity, texts, end)));
+      return reply.send(JSON.stringify(wholeAnswer(identity, choices, end, dispatch)));
     }
     const takeOver = () => {
       reply.hijack();
       return definedHeaders(reply);
     };
-    const format = new ChunkFormat(identity, body.stream_options?.include_usage === true);
-    const { clock } = components;
+    const format = new ChunkFormat(identity, body.stream_options?.include_usage === true, dispatch);
     await new StreamAnswer({ response: reply.raw, dispatch, format, signal, clock, takeOver }, times).run();
     return reply;
   } catch (thrown) {
     if (dispatch.attempts > 0) reply.headers(commitHeaders(dispatch));
     throw thrown;
   }
-}
-
-function bodyBytes(body: unknown): Uint8Array {
-  if (!(body instanceof Uint8Array) || body.length === 0) {
-    throw new MeshError('invalid_request', 'The request has no body. Send a JSON object.');
-  }
-  scanJson(body);
-  return body;
-}
-
-/** Text of each choice, and the event that says that they are whole. */
-async function collect(dispatch: Dispatch): Promise<{ texts: string[]; end: EndEvent }> {
-  const texts: string[] = [];
-  let end: EndEvent | null = null;
-  for await (const event of dispatch.events) {
-    if (event.type === 'chunk') texts[event.choice] = (texts[event.choice] ?? '') + event.text;
-    else if (event.type === 'end') end = event;
-  }
-  if (end === null) throw cutShort();
-  return { texts, end };
 }
 
 function definedHeaders(reply: FastifyReply): Record<string, string | number | string[]> {

@@ -15,6 +15,7 @@ const patchSchema = Type.Partial(
     enabled: Type.Boolean(),
     strategy: Type.Union(STRATEGY_NAMES.map((name) => Type.Literal(name))),
     failoverEnabled: Type.Boolean(),
+    midStream: Type.Boolean(),
     failureThreshold: Type.Number(),
     resetTimeoutSecs: Type.Number(),
   }),
@@ -24,13 +25,14 @@ const EXPECTED = {
   enabled: 'true or false',
   strategy: STRATEGY_NAMES.join(', '),
   failoverEnabled: 'true or false',
+  midStream: 'true or false',
   failureThreshold: 'a number',
   resetTimeoutSecs: 'a number',
 };
 
 /** Adds both; without `setLoadBalancing` only the reading one. */
 export function addLoadBalancingRoutes(app: FastifyInstance, components: FacadeComponents): void {
-  const view = (): Required<LoadBalancingStatus> => ({ failoverEnabled: true, ...components.loadBalancing() });
+  const view = (): LoadBalancingStatus => ({ failoverEnabled: true, ...components.loadBalancing() });
   app.get(PATH, async () => view());
   const set = components.setLoadBalancing;
   if (set === undefined) return;

@@ -24,6 +24,8 @@ export interface ListedModel {
     readonly quantization: string | null;
     readonly size_bytes: number;
   };
+  /** The same facts where clients of llama.cpp's server look for them; `n_ctx`: null where unknown. */
+  readonly meta: { readonly n_ctx: number | null; readonly size: number; readonly quantization: string | null };
 }
 
 const READINESS: readonly ModelState[] = ['resident', 'loading', 'on-disk'];
@@ -57,13 +59,18 @@ export function listModels(views: ModelViews): ListedModel[] {
   for (const entry of views.localModels()) add(fingerprint, entry, true);
   for (const remote of usableRemoteModels(views)) add(remote.fingerprint, remote.entry, false);
   const created = Math.floor(epoch / 1000);
-  return [...holders].map(([id, { local, nodes, entries }]) => ({
-    id,
-    object: 'model',
-    created,
-    owned_by: local ? 'llama.cpp' : 'remote',
-    meshnode: { nodes, ...summary(entries) },
-  }));
+  return [...holders].map(([id, { local, nodes, entries }]) => {
+    const facts = summary(entries);
+    const { context_length: tokens, size_bytes: size, quantization } = facts;
+    return {
+      id,
+      object: 'model',
+      created,
+      owned_by: local ? 'llama.cpp' : 'remote',
+      meshnode: { nodes, ...facts },
+      meta: { n_ctx: tokens > 0 ? tokens : null, size, quantization },
+    };
+  });
 }
 
 function summary(entries: readonly CatalogEntry[]): Omit<ListedModel['meshnode'], 'nodes'> {

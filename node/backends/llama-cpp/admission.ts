@@ -1,9 +1,13 @@
 /** Who has a slot of a model's engine and who waits, first come, first served. */
 import { MeshError } from '../../common/errors.ts';
 import type { Answer } from './answer.ts';
+import type { FromChild, StepEnd } from './ipc.ts';
 
 /** What a client refused by a full queue is told to wait. */
 const FULL_QUEUE_RETRY_MS = 2_000;
+
+/** What a child says of one order, or of several. */
+export type OrderMessage = FromChild & { type: 'accepted' | 'refused' | 'released' | 'step' | 'result' };
 
 export interface AdmissionOptions {
   /** Slots. */
@@ -18,7 +22,6 @@ export class Admission {
   readonly #running = new Map<number, Answer>();
   readonly #queue: Answer[] = [];
   #lastId = 0;
-  #onIdle: () => void = () => {};
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
@@ -26,6 +29,11 @@ export class Admission {
 
   get inFlight(): number {
     return this.#running.size;
+  }
+
+  /** Nothing runs and nothing waits. */
+  get isIdle(): boolean {
+    return this.#running.size === 0 && this.#queue.length === 0;
   }
 
   get queued(): number {
@@ -54,8 +62,21 @@ export class Admission {
     return { id: this.#lastId, answer };
   }
 
-  running(id: number): Answer | undefined {
-    return this.#running.get(id);
+  /** Hands a message of the child to the answers that it is about, and frees the slots that it ends; returns the ends. */
+  hear(message: OrderMessage): readonly StepEnd[] {
+    if (message.type === 'step') return this.#step(message);
+    const answer = this.#running.get(message.id);
+    if (message.type === 'accepted') {
+      answer?.accept(message);
+      return [];
+    }
+    if (message.type === 'result') answer?.result(message.result);
+    if (message.type === 'refused') {
+      const { code, message: text, param } = message;
+      answer?.fail(new MeshError(code, text, param === undefined ? {} : { param }));
+    }
+    this.free(message.id);
+    return [];
   }
 
   /** Takes a waiting request out of the queue, or says which slot's id it has; null otherwise. */
@@ -63,35 +84,30 @@ export class Admission {
     const waiting = this.#queue.indexOf(answer);
     if (waiting !== -1) this.#queue.splice(waiting, 1);
     for (const [id, running] of this.#running) if (running === answer) return id;
-    this.#tellIdle();
     return null;
+  }
+
+  #step({ outputs }: OrderMessage & { type: 'step' }): readonly StepEnd[] {
+    const ends: StepEnd[] = [];
+    for (const output of outputs) {
+      this.#running.get(output.id)?.step(output);
+      if (output.end === undefined) continue;
+      ends.push(output.end);
+      this.free(output.id);
+    }
+    return ends;
   }
 
   free(id: number): void {
     this.#running.delete(id);
-    this.#tellIdle();
   }
 
   failRunning(error: MeshError): void {
     for (const answer of this.#running.values()) answer.fail(error);
     this.#running.clear();
-    this.#tellIdle();
   }
 
   failQueued(error: MeshError): void {
     for (const answer of this.#queue.splice(0)) answer.fail(error);
-    this.#tellIdle();
-  }
-
-  /** Resolves as soon as nothing runs and nothing waits. */
-  idle(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#onIdle = resolve;
-      this.#tellIdle();
-    });
-  }
-
-  #tellIdle(): void {
-    if (this.#running.size === 0 && this.#queue.length === 0) this.#onIdle();
   }
 }

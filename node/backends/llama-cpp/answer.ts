@@ -1,10 +1,10 @@
-/** One request's answer on the node's side: the events of the engine, handed to whoever iterates. */
+/** One order's answer on the node's side: what the engine child says of it, handed to whoever iterates. */
 
-import type { ChunkEvent, InferenceEvent, ProgressEvent } from '../../../protocols/inference/events.ts';
+import type { ChunkEvent, ProgressEvent } from '../../../protocols/inference/events.ts';
 import type { Clock } from '../../common/clock.ts';
 import type { MeshError } from '../../common/errors.ts';
-import type { GenerationRequest } from './generation-request.ts';
-import type { StepOutput } from './ipc.ts';
+import type { LaneOrder, StepEnd, StepOutput } from './ipc.ts';
+import type { EngineTask, EngineTaskResult } from './tasks/engine-task.ts';
 
 const PROGRESS_PERIOD_MS = 500;
 /** A chunk of more than these is not added to: a frame of the wire has a limit, and copying has a price. */
@@ -12,21 +12,41 @@ const MAX_JOINED_TOKENS = 256;
 
 export type AnswerState = 'waiting' | 'accepted' | 'ended' | 'failed';
 
+/** The order was rendered and has a slot. */
+export interface AcceptedOrder {
+  readonly type: 'accepted';
+  readonly promptTokens: number;
+  readonly promptDigest: string;
+}
+
+/** Of a lane: progress* accepted chunk* end. Of a task: progress* result. */
+export type AnswerEvent =
+  | ProgressEvent
+  | AcceptedOrder
+  | ChunkEvent
+  | ({ readonly type: 'end' } & StepEnd)
+  | { readonly type: 'result'; readonly result: EngineTaskResult };
+
 export class Answer {
-  readonly request: GenerationRequest;
+  /** What runs on the slot that the answer holds. */
+  readonly order: LaneOrder | EngineTask;
   readonly #clock: Clock;
   readonly #progress: () => ProgressEvent;
+  readonly #choice: number;
   #state: AnswerState = 'waiting';
-  #events: InferenceEvent[] = [];
+  readonly #events: AnswerEvent[] = [];
   #failure: MeshError | null = null;
   #wake: (() => void) | null = null;
-  #tokens = 0;
+  #nextIndex: number;
 
-  /** `progress` says what the request waits for. */
-  constructor(components: { clock: Clock; progress: () => ProgressEvent }, request: GenerationRequest) {
+  /** `progress` says what the order waits for. */
+  constructor(components: { clock: Clock; progress: () => ProgressEvent }, order: LaneOrder | EngineTask) {
     this.#clock = components.clock;
     this.#progress = components.progress;
-    this.request = request;
+    this.order = order;
+    const lane = order.type === 'lane' ? order : null;
+    this.#choice = lane?.choice ?? 0;
+    this.#nextIndex = lane?.resumed.length ?? 0;
   }
 
   get state(): AnswerState {
@@ -37,22 +57,28 @@ export class Answer {
     return this.#state === 'ended' || this.#state === 'failed';
   }
 
-  accept(event: InferenceEvent & { type: 'accepted' }): void {
+  accept({ promptTokens, promptDigest }: Omit<AcceptedOrder, 'type'>): void {
     if (this.over) return;
     this.#state = 'accepted';
-    this.#push(event);
+    this.#push({ type: 'accepted', promptTokens, promptDigest });
   }
 
   /** Takes a step's output. Steps that nobody has read yet become one chunk. */
   step(output: StepOutput): void {
     if (this.over) return;
-    const { tokens, text, end } = output;
-    if (tokens.length > 0 || text !== '') this.#chunk(tokens, text);
+    const { id: _, end, ...released } = output;
+    const finish = end === undefined ? {} : { finish: end.finish };
+    this.#chunk({ type: 'chunk', choice: this.#choice, index: this.#nextIndex, ...released, ...finish });
     if (end === undefined) return;
     this.#state = 'ended';
-    const { finish, promptTokens, completionTokens, cachedTokens, timings } = end;
-    const usage = { promptTokens, completionTokens, cachedTokens };
-    this.#push({ type: 'end', finishReasons: [finish], usage, timings });
+    this.#push({ type: 'end', ...end });
+  }
+
+  /** Ends a task's answer. */
+  result(result: EngineTaskResult): void {
+    if (this.over) return;
+    this.#state = 'ended';
+    this.#push({ type: 'result', result });
   }
 
   /** Ends the answer. What was generated before it is still handed out first. */
@@ -68,7 +94,7 @@ export class Answer {
    *
    * @throws MeshError as passed to `fail`.
    */
-  async *events(): AsyncGenerator<InferenceEvent> {
+  async *events(): AsyncGenerator<AnswerEvent> {
     const stopTicking = this.#clock.every(PROGRESS_PERIOD_MS, () => this.#tick());
     try {
       for (;;) {
@@ -76,7 +102,7 @@ export class Answer {
         if (event !== undefined) {
           if (event.type === 'accepted') stopTicking();
           yield event;
-          if (event.type === 'end') return;
+          if (event.type === 'end' || event.type === 'result') return;
         } else if (this.#failure !== null) {
           throw this.#failure;
         } else {
@@ -92,18 +118,18 @@ export class Answer {
     if (this.#state === 'waiting' && this.#events.length === 0) this.#push(this.#progress());
   }
 
-  #chunk(tokens: readonly number[], text: string): void {
+  #chunk(chunk: ChunkEvent): void {
+    this.#nextIndex += chunk.tokens.length;
     const last = this.#events.at(-1);
-    let chunk: ChunkEvent = { type: 'chunk', choice: 0, index: this.#tokens, tokens, text };
-    if (last?.type === 'chunk' && last.tokens.length < MAX_JOINED_TOKENS) {
-      this.#events.pop();
-      chunk = { ...last, tokens: [...last.tokens, ...tokens], text: last.text + text };
+    if (last?.type !== 'chunk' || last.tokens.length >= MAX_JOINED_TOKENS) {
+      this.#push(chunk);
+      return;
     }
-    this.#tokens += tokens.length;
-    this.#push(chunk);
+    this.#events.pop();
+    this.#push(joined(last, chunk));
   }
 
-  #push(event: InferenceEvent): void {
+  #push(event: AnswerEvent): void {
     this.#events.push(event);
     this.#wake?.();
   }
@@ -116,4 +142,24 @@ export class Answer {
       };
     });
   }
+}
+
+/** Both of one choice, the second right after the first. */
+function joined(first: ChunkEvent, second: ChunkEvent): ChunkEvent {
+  const reasoning = `${first.reasoning ?? ''}${second.reasoning ?? ''}`;
+  const { promptLogprobs } = first;
+  return {
+    ...second,
+    index: first.index,
+    tokens: [...first.tokens, ...second.tokens],
+    text: first.text + second.text,
+    ...(reasoning === '' ? {} : { reasoning }),
+    ...listed('toolCalls', first.toolCalls, second.toolCalls),
+    ...listed('logprobs', first.logprobs, second.logprobs),
+    ...(promptLogprobs === undefined ? {} : { promptLogprobs }),
+  };
+}
+
+function listed<K extends 'toolCalls' | 'logprobs'>(key: K, first: ChunkEvent[K], second: ChunkEvent[K]) {
+  return first === undefined && second === undefined ? {} : { [key]: [...(first ?? []), ...(second ?? [])] };
 }

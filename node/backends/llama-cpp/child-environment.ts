@@ -26,5 +26,13 @@ export function childEnvironment(parent: NodeJS.ProcessEnv, cores: number): Node
   const kept = Object.entries(parent).filter(
     ([name]) => NEEDED.includes(name) || NEEDED_PREFIXES.some((prefix) => name.startsWith(prefix)),
   );
-  return { ...Object.fromEntries(kept), UV_THREADPOOL_SIZE: String(Math.min(16, Math.max(4, cores))) };
+  // More arenas than two keep memory that nobody uses, a little in each. And what loading needed once goes back: glibc
+  // raises both of these thresholds, and keeps the more, unless they are set.
+  return {
+    ...Object.fromEntries(kept),
+    MALLOC_ARENA_MAX: '2',
+    MALLOC_MMAP_THRESHOLD_: `${128 * 2 ** 10}`,
+    MALLOC_TRIM_THRESHOLD_: `${2 ** 20}`,
+    UV_THREADPOOL_SIZE: String(Math.min(16, Math.max(4, cores))),
+  };
 }

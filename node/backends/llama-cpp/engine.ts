@@ -6,11 +6,16 @@ import { abortable, type Clock } from '../../common/clock.ts';
 import { MeshError } from '../../common/errors.ts';
 import type { Logger } from '../../common/logger.ts';
 import type { ModelFile, ModelFileSource } from '../../storage/model-file.ts';
-import type { Engine, EngineEvent } from '../backend.ts';
+import type { Engine, EngineEvent, ResidencyControl } from '../backend.ts';
+import { answerChoices } from './choices.ts';
 import { engineBuild } from './engine-build.ts';
-import { generationRequest } from './generation-request.ts';
 import { DEFAULT_CONTEXT_TOKENS, type GpuChoice } from './ipc.ts';
+import { mayUseGpu } from './memory/gpu-hint.ts';
+import { MemoryRoom } from './memory/memory-room.ts';
 import { ModelEngine } from './model-engine.ts';
+import { ModelResidents } from './model-residents.ts';
+import { generationRequest } from './request/generation-request.ts';
+import { answerTask } from './tasks/engine-task-answer.ts';
 
 export interface EngineComponents {
   /** This node's own. */
@@ -18,6 +23,8 @@ export interface EngineComponents {
   readonly models: ModelFileSource;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Bytes that programs could get now. Default: what the operating system says. */
+  readonly freeBytes?: () => number;
 }
 
 export interface EngineOptions {
@@ -30,14 +37,32 @@ export interface EngineOptions {
   readonly queueLimit?: number;
   /** Silence of a working child after which it is killed; default 2000 ms. */
   readonly wedgedAfterMs?: number;
+  /** A model that nobody used for this long is unloaded; null: none is; 0: at once. Default 5 minutes. */
+  readonly keepAliveMs?: number | null;
+  /** For all models together; null, the default, for what is free while none is loaded, less a reserve. */
+  readonly memoryBytes?: number | null;
+  /** How long a load waits for models that are in use; default 30 s. */
+  readonly roomWaitMs?: number;
+  /** Loaded at start, never evicted, never unloaded for idleness. Ids that no file has are ignored until one has. */
+  readonly pinned?: readonly string[];
+}
+
+export const DEFAULT_KEEP_ALIVE_MS = 5 * 60_000;
+
+interface Known {
+  readonly engine: ModelEngine;
+  readonly file: ModelFile;
 }
 
 export class LlamaEngine implements Engine {
   readonly kind = 'engine';
   readonly id: string;
+  readonly residency: ResidencyControl;
   readonly #components: EngineComponents;
   readonly #options: EngineOptions;
-  readonly #engines = new Map<string, { readonly engine: ModelEngine; readonly file: ModelFile }>();
+  readonly #engines = new Map<string, Known>();
+  readonly #room: MemoryRoom;
+  readonly #pinned: Set<string>;
   /** Of files that are gone or were replaced: they finish what they have. */
   readonly #retired = new Set<ModelEngine>();
   readonly #changeListeners = new Set<() => void>();
@@ -49,6 +74,19 @@ export class LlamaEngine implements Engine {
     this.id = components.fingerprint;
     this.#components = components;
     this.#options = options;
+    const { clock, freeBytes, models } = components;
+    const { memoryBytes = null, roomWaitMs, pinned = [] } = options;
+    this.#room = new MemoryRoom(
+      { clock, ...(freeBytes !== undefined && { freeBytes }) },
+      { budgetBytes: memoryBytes, ...(roomWaitMs !== undefined && { waitMs: roomWaitMs }) },
+    );
+    this.#pinned = new Set(pinned);
+    this.residency = new ModelResidents({
+      room: this.#room,
+      pinned: this.#pinned,
+      ids: () => models.list().map((file) => file.id),
+      engine: (model) => this.#engine(model),
+    });
   }
 
   /** llama.cpp's release. Reads a small file; loads no native code. */
@@ -56,9 +94,10 @@ export class LlamaEngine implements Engine {
     return engineBuild();
   }
 
-  /** Forks nothing: a child starts with the first request for its model. */
+  /** Forks children for pinned models only: others start with the first request for them. */
   start(): void {
     this.#unsubscribe = this.#components.models.onChange(() => this.#filesChanged());
+    this.#loadPinned();
   }
 
   /** Fails what runs with `draining` and kills the children. */
@@ -98,7 +137,10 @@ export class LlamaEngine implements Engine {
   /** Process ids of the children that live, by model: for tests and diagnosis. */
   children(): ReadonlyMap<string, number> {
     const pids = new Map<string, number>();
-    for (const [model, { engine }] of this.#engines) if (engine.pid !== null) pids.set(model, engine.pid);
+    for (const [model, { engine }] of this.#engines) {
+      const pid = engine.life.child?.pid;
+      if (pid !== undefined) pids.set(model, pid);
+    }
     return pids;
   }
 
@@ -106,15 +148,18 @@ export class LlamaEngine implements Engine {
   async *infer(request: InferenceRequest, { signal }: { signal: AbortSignal }): AsyncGenerator<InferenceEvent> {
     if (signal.aborted) throw clientClosed();
     const engine = this.#engine(request.model);
-    const answer = engine.submit(generationRequest(request));
-    const onAbort = (): void => engine.cancel(answer, clientClosed());
-    signal.addEventListener('abort', onAbort, { once: true });
+    const facts = { fingerprint: this.id, artifact: this.#file(request.model)?.digest ?? null };
+    const release = engine.hold();
     try {
-      yield* answer.events();
+      const { kind } = request;
+      if (kind === 'chat' || kind === 'completion') {
+        const atOnce = this.#options.parallel;
+        yield* answerChoices(engine, generationRequest({ ...request, kind }), { ...facts, atOnce }, { signal });
+      } else {
+        yield* answerTask(engine, request, facts, { signal });
+      }
     } finally {
-      signal.removeEventListener('abort', onAbort);
-      // Also when the reader has left: a no-op for an answer that is over.
-      if (!answer.over) engine.cancel(answer, clientClosed());
+      release();
     }
   }
 
@@ -126,14 +171,16 @@ export class LlamaEngine implements Engine {
     if (file === undefined) {
       throw new MeshError('model_not_loaded', `This node does not have the model "${model}".`, { param: 'model' });
     }
-    const { fingerprint, clock, logger } = this.#components;
-    const { parallel, gpu, contextTokens } = this.#options;
-    const engine = new ModelEngine(
+    const { clock, logger } = this.#components;
+    const { parallel, gpu, contextTokens, keepAliveMs = DEFAULT_KEEP_ALIVE_MS } = this.#options;
+    const engine: ModelEngine = new ModelEngine(
       {
-        fingerprint,
         clock,
         logger,
+        room: this.#room,
+        // An engine outlives its file: it finishes what it has.
         file: () => this.#file(model) ?? file,
+        isPinned: () => this.#pinned.has(model) && this.#engines.get(model)?.engine === engine,
         onEvent: (event) => this.#tell(event),
         onChange: () => this.#changed(),
       },
@@ -141,6 +188,8 @@ export class LlamaEngine implements Engine {
         gpu,
         contextTokens,
         parallel,
+        keepAliveMs,
+        mayUseGpu: mayUseGpu(gpu),
         queueLimit: this.#options.queueLimit ?? 16 * parallel,
         wedgedAfterMs: this.#options.wedgedAfterMs ?? 2_000,
       },
@@ -164,9 +213,10 @@ export class LlamaEngine implements Engine {
       id: file.id,
       digest: file.digest,
       quantization: file.quantization,
-      contextLength: engine?.contextTokens ?? contextTokens ?? Math.min(file.trainedContext, DEFAULT_CONTEXT_TOKENS),
+      contextLength:
+        engine?.life.contextTokens ?? contextTokens ?? Math.min(file.trainedContext, DEFAULT_CONTEXT_TOKENS),
       sizeBytes: file.sizeBytes,
-      state: engine?.state ?? 'on-disk',
+      state: engine?.life.state ?? 'on-disk',
       slots: parallel,
       tokensPerSecond: engine?.tokensPerSecond ?? null,
     };
@@ -181,7 +231,15 @@ export class LlamaEngine implements Engine {
       this.#retired.add(engine);
       void engine.retire().then(() => this.#retired.delete(engine));
     }
+    this.#loadPinned();
     this.#changed();
+  }
+
+  #loadPinned(): void {
+    for (const model of this.#pinned) {
+      // One that failed is brought back by its own engine, in time.
+      if (!this.#engines.has(model) && this.#file(model) !== undefined) this.#engine(model).life.want();
+    }
   }
 
   #changed(): void {

@@ -1,8 +1,9 @@
 /** Messages between the node and an engine child, JSON over the fork's channel. Both ends are the same release. */
 
-import type { FinishReason, Timings } from '../../../protocols/inference/events.ts';
+import type { FinishReason, Timings, TokenLogprob, ToolCallDelta } from '../../../protocols/inference/events.ts';
 import type { ErrorCode } from '../../common/errors.ts';
-import type { GenerationRequest } from './generation-request.ts';
+import type { Constraint, Prompt, Sampling } from './request/generation-request.ts';
+import type { EngineTask, EngineTaskResult } from './tasks/engine-task.ts';
 
 export type GpuChoice = 'auto' | 'off' | 'cuda' | 'vulkan' | 'metal';
 
@@ -17,26 +18,62 @@ export interface LoadOrder {
   readonly parallel: number;
 }
 
+/** One choice of a request: what runs on one sequence. */
+export interface LaneOrder {
+  readonly type: 'lane';
+  /** Its number in the answer. */
+  readonly choice: number;
+  readonly prompt: Prompt;
+  /** null for what fits the context. 0 evaluates nothing but what an echo needs. */
+  readonly maxTokens: number | null;
+  readonly stop: readonly string[];
+  /** With the choice's own seed. */
+  readonly sampling: Sampling;
+  readonly constraint: Constraint;
+  readonly parseTools: boolean;
+  readonly parallelTools: boolean;
+  /** Alternatives to report for each token; null for no log probabilities. */
+  readonly logprobs: number | null;
+  readonly echo: boolean;
+  /** Ids of tool calls derive from it: the same for the same choice of a request on every machine. */
+  readonly callIdSeed: string;
+  /** The answer's tokens that have gone out already: it goes on behind them, and releases nothing of theirs. */
+  readonly resumed: readonly number[];
+  /** These were all: nothing is generated, and the end only counts them. */
+  readonly finished: boolean;
+}
+
 export type ToChild =
   | LoadOrder
-  /** Starts a generation; never more at once than `parallel`. `id` is unique within the child's life. */
-  | { readonly type: 'generate'; readonly id: number; readonly request: GenerationRequest }
+  /** Starts a generation; generations and tasks together are never more than `parallel`. `id` is unique within the child's life. */
+  | { readonly type: 'generate'; readonly id: number; readonly order: LaneOrder }
+  /** Starts a task; answered by `result` or `refused`, or by `released` when it was cancelled before. */
+  | { readonly type: 'task'; readonly id: number; readonly task: EngineTask }
   /** Ends one early; answered by `released`. Unknown ids are ignored: their end is on its way. */
   | { readonly type: 'cancel'; readonly id: number };
 
-/** What one step gave one request. */
+/** What one step gave one choice: tokens, or the end, and all that they released. */
 export interface StepOutput {
   readonly id: number;
   readonly tokens: readonly number[];
   readonly text: string;
-  /** With the last output of a request; its slot is then free. */
+  readonly reasoning?: string;
+  readonly toolCalls?: readonly ToolCallDelta[];
+  /** One for each of `tokens`. */
+  readonly logprobs?: readonly TokenLogprob[];
+  /** With the first output of a choice whose prompt is echoed: one for each of its tokens. */
+  readonly promptLogprobs?: readonly (TokenLogprob | null)[];
+  /** With the last output of a choice; its slot is then free. */
   readonly end?: StepEnd;
 }
 
 export interface StepEnd {
   readonly finish: FinishReason;
   readonly promptTokens: number;
+  /** Generated here: without the resumed ones. */
   readonly completionTokens: number;
+  /** Of all tokens, the resumed ones too, those of thinking. */
+  readonly reasoningTokens: number;
   /** Prompt tokens that an earlier request had left on the sequence. */
   readonly cachedTokens: number;
   readonly timings: Timings;
@@ -60,6 +97,8 @@ export type FromChild =
   | { readonly type: 'released'; readonly id: number; readonly completionTokens: number }
   /** One per step, for all requests that it gave something. */
   | { readonly type: 'step'; readonly outputs: readonly StepOutput[] }
+  /** A task is done; its slot is free. */
+  | { readonly type: 'result'; readonly id: number; readonly result: EngineTaskResult }
   /** Every `BEAT_PERIOD_MS`. `ageMs`: since the last finished step while there is work, else 0. */
   | { readonly type: 'beat'; readonly ageMs: number };
 

@@ -1,4 +1,5 @@
 /** When a failed engine child may be started again, decided from the times of its failures. Pure. */
+import { MeshError } from '../../common/errors.ts';
 
 const FIRST_DELAY_MS = 1_000;
 const MOST_DELAY_MS = 60_000;
@@ -26,4 +27,10 @@ export class RestartPolicy {
     const delayMs = Math.min(MOST_DELAY_MS, FIRST_DELAY_MS * 2 ** (this.#failures.length - 1));
     return { notBefore: now + delayMs, quarantined: false };
   }
+}
+
+/** What those are told who ask for a quarantined model. */
+export function quarantineError(error: MeshError): MeshError {
+  const code = error.code === 'out_of_memory' ? error.code : 'engine_failed';
+  return new MeshError(code, `${error.message} It failed three times in five minutes and is left alone for a while.`);
 }

@@ -1,10 +1,12 @@
 /** The registered HTTP nodes of this node: one backend each, asked in the background for what they serve. */
 import type { CatalogEntry } from '../../../protocols/catalog/catalog.ts';
+import type { InferenceRequest } from '../../../protocols/inference/events.ts';
 import type { CancelTimer, Clock } from '../../common/clock.ts';
 import type { Startable } from '../../common/lifecycle.ts';
 import type { Logger } from '../../common/logger.ts';
 import type { NodeRegistry, RemoteNode } from '../../storage/node-registry.ts';
 import type { Backend } from '../backend.ts';
+import { ContinuationBackend } from './continuation-backend.ts';
 import { OpenAiHttpBackend, type OpenAiHttpLimits } from './openai-http.ts';
 import type { ServerStatus } from './server-health.ts';
 
@@ -26,6 +28,8 @@ export interface HttpHolder {
   readonly entry: CatalogEntry;
   /** It failed a moment ago, or takes no work now. */
   readonly suspect: boolean;
+  /** Could it go on with a text that another HTTP node began as an answer to this? */
+  readonly continuesText: (request: InferenceRequest) => boolean;
 }
 
 /** One HTTP node as it is shown. */
@@ -48,6 +52,7 @@ const FIRST_RETRY_MS = 1000;
 /** A server under observation. */
 interface Watched {
   readonly backend: OpenAiHttpBackend;
+  readonly continuing: ContinuationBackend;
   readonly node: RemoteNode;
   readonly url: string;
   readonly life: AbortController;
@@ -92,9 +97,11 @@ export class HttpNodes implements Startable {
 
   /** Who has a model, in the order of the registry; a server that is offline has none. */
   holders(modelId: string): readonly HttpHolder[] {
-    return [...this.#watched.values()].flatMap(({ backend }) => {
+    return [...this.#watched.values()].flatMap(({ backend, continuing }) => {
       const entry = backend.models.find((model) => model.id === modelId);
-      return entry === undefined ? [] : [{ backend, entry, suspect: backend.status !== 'online' }];
+      if (entry === undefined) return [];
+      const continuesText = (request: InferenceRequest): boolean => continuing.continuesText(request);
+      return [{ backend: continuing, entry, suspect: backend.status !== 'online', continuesText }];
     });
   }
 
@@ -148,7 +155,9 @@ export class HttpNodes implements Startable {
       { fingerprint, name, url, ...(this.#options.limits === undefined ? {} : { limits: this.#options.limits }) },
     );
     const life = new AbortController();
-    const watched: Watched = { backend, node, url, life, key: key(), polling: null, isStale: false, cancel: () => {} };
+    const continuing = new ContinuationBackend({ backend, clock }, { name, url });
+    const polled = { polling: null, isStale: false, cancel: () => {} };
+    const watched: Watched = { backend, continuing, node, url, life, key: key(), ...polled };
     this.#watched.set(fingerprint, watched);
     this.#poll(watched);
   }
@@ -182,6 +191,8 @@ export class HttpNodes implements Startable {
           const { status, problem } = backend;
           const facts = { node: node.name, status, problem };
           if (status !== before) this.#components.logger.info(facts, 'an HTTP node changed its status');
+          // Whoever was away may have come back as another program.
+          if (status !== before && status === 'online') void this.#probe(watched);
           this.#pollIn(watched, this.#delayMs(backend.failures));
         },
         () => {},
@@ -190,6 +201,11 @@ export class HttpNodes implements Startable {
         watched.polling = null;
         if (watched.isStale) this.#poll(watched);
       });
+  }
+
+  /** Never rejects. */
+  #probe({ continuing, life, key }: Watched): Promise<void> {
+    return continuing.probe({ key, signal: life.signal });
   }
 
   #pollIn(watched: Watched, delayMs: number): void {

@@ -1,12 +1,12 @@
 /** A server that speaks OpenAI's API over HTTP as a backend: vLLM, llama-server, Ollama, another node's facade. */
 import type { CatalogEntry } from '../../../protocols/catalog/catalog.ts';
-import type { InferenceEvent, InferenceRequest } from '../../../protocols/inference/events.ts';
+import type { EndEvent, InferenceEvent, InferenceRequest, ResultEvent } from '../../../protocols/inference/events.ts';
 import type { Clock } from '../../common/clock.ts';
 import { MeshError, toMeshError } from '../../common/errors.ts';
 import type { Backend } from '../backend.ts';
 import { type HttpAnswer, HttpClient, type HttpLimits } from './http-client.ts';
 import { bearer, fetchModels } from './model-list.ts';
-import { OpenAiAnswer } from './openai-answer.ts';
+import { OpenAiAnswer, readResult } from './openai-answer.ts';
 import { readStart, readText } from './read-text.ts';
 import { ServerHealth, type ServerStatus } from './server-health.ts';
 import { SseParser } from './sse-parser.ts';
@@ -48,7 +48,15 @@ export const DEFAULT_OPENAI_HTTP_LIMITS: OpenAiHttpLimits = {
   tailMs: 5000,
 };
 
-const PATHS = { chat: '/v1/chat/completions', completion: '/v1/completions' } as const;
+/** Where servers have them: those of llama.cpp and vLLM tokenize outside of /v1. */
+const PATHS = {
+  chat: '/v1/chat/completions',
+  completion: '/v1/completions',
+  embedding: '/v1/embeddings',
+  rerank: '/v1/rerank',
+  tokenize: '/tokenize',
+  detokenize: '/detokenize',
+} as const;
 const MAX_WHOLE_BYTES = 64 * 1024 * 1024;
 const MAX_REFUSAL_BYTES = 64 * 1024;
 /** The receiving node serves such a request itself or not at all. */
@@ -173,6 +181,9 @@ export class OpenAiHttpBackend implements Backend {
   }
 
   async *#ask(request: InferenceRequest, key: string | null, signal: AbortSignal): AsyncGenerator<InferenceEvent> {
+    if (request.resume !== undefined) {
+      throw new MeshError('cannot_resume', `${this.#name} cannot go on from the tokens of another`);
+    }
     const { clock } = this.#components;
     const startedAt = clock.now();
     const limits = isStreamed(request.body) ? this.#limits : { ...this.#limits, headersMs: this.#limits.wholeAnswerMs };
@@ -187,14 +198,18 @@ export class OpenAiHttpBackend implements Backend {
     try {
       const contentType = await this.#checkHead(answer);
       yield { type: 'accepted', node: this.id, promptTokens: 0, promptDigest: '', artifact: null };
-      const reading = new OpenAiAnswer(this.#name);
+      if (request.kind !== 'chat' && request.kind !== 'completion') {
+        yield* this.#result(answer, startedAt);
+        return;
+      }
+      const { requestId, choices = 1 } = request;
+      const reading = new OpenAiAnswer({ name: this.#name, requestId, choices });
       const texts = contentType === 'text/event-stream' ? this.#events(answer, reading) : this.#whole(answer);
       let firstAt = Number.NaN;
       for await (const text of texts) {
-        const chunk = reading.take(text);
-        if (chunk === null) continue;
-        if (Number.isNaN(firstAt)) firstAt = clock.now();
-        yield chunk;
+        const chunks = reading.take(text);
+        if (chunks.length > 0 && Number.isNaN(firstAt)) firstAt = clock.now();
+        yield* chunks;
       }
       const endedAt = clock.now();
       const first = Number.isNaN(firstAt) ? endedAt : firstAt;
@@ -204,6 +219,15 @@ export class OpenAiHttpBackend implements Backend {
     } finally {
       answer.close();
     }
+  }
+
+  /** The answer of a kind that generates nothing, byte for byte. */
+  async *#result(answer: HttpAnswer, startedAt: number): AsyncGenerator<ResultEvent | EndEvent> {
+    const { body, usage } = readResult(await readText(answer.body, MAX_WHOLE_BYTES, this.#name), this.#name);
+    answer.settle();
+    yield { type: 'result', body };
+    const timings = { promptMs: this.#components.clock.now() - startedAt, predictedMs: 0 };
+    yield { type: 'end', finishReasons: [], usage, timings };
   }
 
   /** The content type of an answer that begins well. */

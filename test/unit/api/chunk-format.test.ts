@@ -2,11 +2,15 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { ChunkFormat, DONE_EVENT, errorEvent } from '../../../node/api/chunk-format.ts';
 import { MeshError } from '../../../node/common/errors.ts';
+import { eventData } from '../../support/event-stream.ts';
 import fc from '../../support/fc.ts';
-import { end } from '../../support/scripted-backend.ts';
+import { chunk, end } from '../../support/scripted-backend.ts';
 
 const CHAT = { kind: 'chat', id: 'chatcmpl-1', created: 1_760_000_000, model: 'a "model"' } as const;
 const COMPLETION = { ...CHAT, kind: 'completion', id: 'cmpl-1' } as const;
+
+const NOT_RESUMED = { resumed: 0, nodes: [] };
+const chatFormat = (usage = false): ChunkFormat => new ChunkFormat(CHAT, usage, NOT_RESUMED);
 
 interface Chunk {
   readonly choices: readonly {
@@ -15,25 +19,12 @@ interface Chunk {
   }[];
 }
 
-/** Reads events as the specification of server-sent events does: lines, `data:` fields, blank line. */
-function events(stream: string): string[] {
-  const found: string[] = [];
-  let data: string[] = [];
-  for (const line of stream.split(/\r\n|\r|\n/)) {
-    if (line === '' && data.length > 0) {
-      found.push(data.join('\n'));
-      data = [];
-    } else if (line.startsWith('data:')) data.push(line.slice('data:'.length).replace(/^ /, ''));
-  }
-  return found;
-}
-
-const parsed = (stream: string): Chunk[] => events(stream).map((data) => JSON.parse(data) as Chunk);
+const parsed = (stream: string): Chunk[] => eventData(stream).map((data) => JSON.parse(data) as Chunk);
 
 describe('ChunkFormat', () => {
   it('prints the role once per choice, then text, then finish', () => {
-    const format = new ChunkFormat(CHAT, false);
-    const chunks = parsed(format.text(0, 'a') + format.text(0, 'b') + format.end(end(2)));
+    const format = chatFormat();
+    const chunks = parsed(format.chunk(chunk('a')) + format.chunk(chunk('b')) + format.end(end(2)));
     const head = { id: 'chatcmpl-1', object: 'chat.completion.chunk', created: 1_760_000_000, model: 'a "model"' };
     const choice = (delta: object, finish_reason: string | null = null) => ({
       ...head,
@@ -48,14 +39,14 @@ describe('ChunkFormat', () => {
   });
 
   it('names the role even of an answer without text', () => {
-    const chunks = parsed(new ChunkFormat(CHAT, false).end(end(0)));
+    const chunks = parsed(chatFormat().end(end(0)));
     assert.deepEqual(chunks[0]?.choices[0]?.delta, { role: 'assistant', content: '' });
     assert.equal(chunks.length, 2);
   });
 
   it('prints usage in one last chunk without choices, and null before it, when asked', () => {
-    const format = new ChunkFormat(CHAT, true);
-    const chunks = parsed(format.text(0, 'a') + format.end(end(1))) as (Chunk & { usage: unknown })[];
+    const format = chatFormat(true);
+    const chunks = parsed(format.chunk(chunk('a')) + format.end(end(1))) as (Chunk & { usage: unknown })[];
     assert.deepEqual(
       chunks.slice(0, -1).map((chunk) => chunk.usage),
       [null, null, null],
@@ -71,8 +62,8 @@ describe('ChunkFormat', () => {
   });
 
   it('prints completions as text', () => {
-    const format = new ChunkFormat(COMPLETION, false);
-    const chunks = parsed(format.text(0, 'a') + format.end(end(1, 'length')));
+    const format = new ChunkFormat(COMPLETION, false, NOT_RESUMED);
+    const chunks = parsed(format.chunk(chunk('a')) + format.end(end(1, 'length')));
     assert.deepEqual(
       chunks.map((chunk) => chunk.choices[0]),
       [
@@ -97,9 +88,10 @@ describe('ChunkFormat', () => {
     );
     const text = fc.array(fc.oneof(fc.string({ unit: 'binary' }), nasty)).map((parts) => parts.join(''));
     fc.assert(
-      fc.property(fc.array(text, { minLength: 1 }), fc.boolean(), (texts, usage) => {
-        const format = new ChunkFormat(CHAT, usage);
-        const printed = texts.map((each) => format.text(0, each)).join('');
+      fc.property(fc.array(text, { minLength: 1 }), fc.boolean(), (all, usage) => {
+        const texts = ['first', ...all.filter((each) => each !== '')];
+        const format = chatFormat(usage);
+        const printed = texts.map((each) => format.chunk(chunk(each))).join('');
         const contents = parsed(printed)
           .slice(1)
           .map((chunk) => chunk.choices[0]?.delta?.content);
@@ -114,7 +106,7 @@ describe('errorEvent', () => {
   it('prints one event in the dialect of errors, whatever the message', () => {
     const printed = errorEvent(new MeshError('peer_lost', 'gone\n\ndata: [DONE]'));
     assert.deepEqual(
-      events(printed).map((data) => JSON.parse(data) as unknown),
+      eventData(printed).map((data) => JSON.parse(data) as unknown),
       [{ error: { message: 'gone\n\ndata: [DONE]', type: 'server_error', param: null, code: 'peer_lost' } }],
     );
     assert.equal(printed.includes(DONE_EVENT), false);

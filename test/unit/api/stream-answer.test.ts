@@ -64,8 +64,11 @@ function start() {
   const answer = new StreamAnswer(
     {
       response: response as unknown as ServerResponse,
-      dispatch: { events: feed, servedBy: '12D3KooWScripted', attempts: 2 },
-      format: new ChunkFormat({ kind: 'chat', id: 'chatcmpl-1', created: 1, model: 'm' }, false),
+      dispatch: { events: feed, resumed: 0, nodes: [], servedBy: '12D3KooWScripted', attempts: 2 },
+      format: new ChunkFormat({ kind: 'chat', id: 'chatcmpl-1', created: 1, model: 'm' }, false, {
+        resumed: 0,
+        nodes: [],
+      }),
       signal: controller.signal,
       clock,
       takeOver: () => ({ 'x-request-id': 'r1' }),

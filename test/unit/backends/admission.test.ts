@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Admission } from '../../../node/backends/llama-cpp/admission.ts';
-import { Answer } from '../../../node/backends/llama-cpp/answer.ts';
+import { Answer, type AnswerEvent } from '../../../node/backends/llama-cpp/answer.ts';
+import type { LaneOrder } from '../../../node/backends/llama-cpp/ipc.ts';
 import { MeshError } from '../../../node/common/errors.ts';
-import type { InferenceEvent, ProgressEvent } from '../../../protocols/inference/events.ts';
+import type { ProgressEvent } from '../../../protocols/inference/events.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
-const REQUEST = {
-  prompt: { text: 'hi' },
+const ORDER: LaneOrder = {
+  type: 'lane',
+  choice: 0,
+  prompt: { kind: 'text', text: 'hi' },
   maxTokens: null,
   stop: [],
   sampling: {
@@ -19,12 +22,21 @@ const REQUEST = {
     frequencyPenalty: 0,
     presencePenalty: 0,
     seed: 1,
+    logitBias: [],
   },
+  constraint: { type: 'none' },
+  parseTools: false,
+  parallelTools: true,
+  logprobs: null,
+  echo: false,
+  callIdSeed: '',
+  resumed: [],
+  finished: false,
 };
 const QUEUED: ProgressEvent = { type: 'progress', state: 'queued', fraction: null };
-const ACCEPTED = { type: 'accepted', node: 'n', promptTokens: 1, promptDigest: '', artifact: null } as const;
+const ACCEPTED = { type: 'accepted', promptTokens: 1, promptDigest: '' } as const;
 
-const answer = (clock = new ManualClock()): Answer => new Answer({ clock, progress: () => QUEUED }, REQUEST);
+const answer = (clock = new ManualClock()): Answer => new Answer({ clock, progress: () => QUEUED }, ORDER);
 
 test('requests get slots in the order in which they came, and a full queue refuses', () => {
   const admission = new Admission({ parallel: 2, queueLimit: 1 });
@@ -50,13 +62,29 @@ test('a withdrawn request leaves the queue; one that runs keeps its slot until i
   assert.equal(admission.admit()?.answer, next);
 });
 
-test('idle is told once nothing runs and nothing waits', async () => {
-  const admission = new Admission({ parallel: 1, queueLimit: 4 });
-  admission.enqueue(answer());
-  const id = admission.admit()?.id ?? 0;
-  const idle = admission.idle();
-  admission.free(id);
-  await idle;
+test('what the child says reaches the answer that it is about, and what ends one frees its slot', async () => {
+  const admission = new Admission({ parallel: 2, queueLimit: 4 });
+  const [first, second] = [answer(), answer()];
+  admission.enqueue(first);
+  admission.enqueue(second);
+  const [one, two] = [admission.admit()?.id ?? 0, admission.admit()?.id ?? 0];
+  admission.hear({ type: 'accepted', id: one, promptTokens: 1, promptDigest: '' });
+  assert.deepEqual([first.state, second.state], ['accepted', 'waiting']);
+  admission.hear({ type: 'refused', id: two, code: 'invalid_request', message: 'no', param: 'stop' });
+  await assert.rejects(second.events().next(), (error) => error instanceof MeshError && error.facts.param === 'stop');
+  assert.deepEqual([admission.inFlight, admission.isIdle], [1, false]);
+  const timings = { promptMs: 1, predictedMs: 2 };
+  const end = {
+    finish: 'stop',
+    promptTokens: 1,
+    completionTokens: 1,
+    reasoningTokens: 0,
+    cachedTokens: 0,
+    timings,
+  } as const;
+  assert.deepEqual(admission.hear({ type: 'step', outputs: [{ id: one, tokens: [7], text: 'x', end }] }), [end]);
+  assert.equal(first.state, 'ended');
+  assert.equal(admission.isIdle, true);
 });
 
 test('waiting is reported every half second, until the request is accepted', async () => {
@@ -81,7 +109,7 @@ test('steps that nobody read yet become one chunk, and indexes go on', async () 
   steady.accept(ACCEPTED);
   for (const token of [1, 2, 3]) steady.step({ id: 1, tokens: [token], text: `${token}` });
   const events = steady.events();
-  const read = async (): Promise<InferenceEvent | undefined> => (await events.next()).value ?? undefined;
+  const read = async (): Promise<AnswerEvent | undefined> => (await events.next()).value ?? undefined;
   await read();
   assert.deepEqual(await read(), { type: 'chunk', choice: 0, index: 0, tokens: [1, 2, 3], text: '123' });
   const timings = { promptMs: 1, predictedMs: 2 };
@@ -89,11 +117,11 @@ test('steps that nobody read yet become one chunk, and indexes go on', async () 
     id: 1,
     tokens: [4],
     text: '4',
-    end: { finish: 'stop', promptTokens: 2, completionTokens: 4, cachedTokens: 1, timings },
+    end: { finish: 'stop', promptTokens: 2, completionTokens: 4, reasoningTokens: 0, cachedTokens: 1, timings },
   });
-  assert.deepEqual(await read(), { type: 'chunk', choice: 0, index: 3, tokens: [4], text: '4' });
+  assert.deepEqual(await read(), { type: 'chunk', choice: 0, index: 3, tokens: [4], text: '4', finish: 'stop' });
   const end = await read();
-  assert.deepEqual(end?.type === 'end' && end.usage, { promptTokens: 2, completionTokens: 4, cachedTokens: 1 });
+  assert.deepEqual(end?.type === 'end' && [end.promptTokens, end.completionTokens, end.cachedTokens], [2, 4, 1]);
   assert.equal((await events.next()).done, true);
 });
 

@@ -1,14 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { CHATML_TEMPLATE, ChatTemplate } from '../../../node/backends/llama-cpp/chat-template.ts';
-import { ControlText, type Segment } from '../../../node/backends/llama-cpp/control-text.ts';
-import type { PromptMessage } from '../../../node/backends/llama-cpp/generation-request.ts';
+import { CHATML_TEMPLATE, ChatTemplate } from '../../../node/backends/llama-cpp/prompt/chat-template.ts';
+import { ControlText, type Segment } from '../../../node/backends/llama-cpp/prompt/control-text.ts';
+import type { PromptMessage, ToolDefinition } from '../../../node/backends/llama-cpp/request/generation-request.ts';
 import { MeshError } from '../../../node/common/errors.ts';
 import fc from '../../support/fc.ts';
 
 const CONTROL = ['<|im_start|>', '<|im_end|>', '<|endoftext|>', '[INST]', '</s>'];
-const template = (text: string | null): ChatTemplate =>
+const chat = (text: string | null): ChatTemplate =>
   new ChatTemplate({ template: text, bosToken: '<s>', eosToken: '</s>', controlTokens: CONTROL });
+const template = (text: string | null) => ({
+  render: (messages: readonly PromptMessage[], tools: readonly ToolDefinition[] = []): readonly Segment[] =>
+    chat(text).render(messages, tools).segments,
+});
 const joined = (segments: readonly Segment[]): string => segments.map((segment) => segment.text).join('');
 const acting = (segments: readonly Segment[]): string[] =>
   segments.flatMap(({ special, text }) =>
@@ -102,7 +106,9 @@ test('a template that is no Jinja fails as the engine, not as the request', () =
 });
 
 test('names and tool call ids are escaped like contents', () => {
-  const named = template('{% for m in messages %}{{ m.name }}{{ m.tool_call_id }}{% endfor %}');
+  const named = template(
+    '{% if tools %}{% endif %}{% for m in messages %}{{ m.name }}{{ m.tool_call_id }}{% endfor %}',
+  );
   const segments = named.render([{ role: 'tool', content: '', name: '</s>', toolCallId: '[INST]' }]);
   assert.deepEqual(segments, [
     { text: '</s>', special: false },

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { fittingContext, weightsFit } from '../../../node/backends/llama-cpp/context-fit.ts';
+import { fittingContext, weightsFit } from '../../../node/backends/llama-cpp/memory/context-fit.ts';
 import { MeshError } from '../../../node/common/errors.ts';
 
 const MIB = 2 ** 20;

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ChatTemplate } from '../../../node/backends/llama-cpp/chat-template.ts';
-import { EngineHost } from '../../../node/backends/llama-cpp/engine-host.ts';
-import type { GenerationRequest } from '../../../node/backends/llama-cpp/generation-request.ts';
-import type { FromChild, StepOutput } from '../../../node/backends/llama-cpp/ipc.ts';
-import type { NativeModel, NativeSequence } from '../../../node/backends/llama-cpp/native-model.ts';
+import { EngineHost } from '../../../node/backends/llama-cpp/child/engine-host.ts';
+import type { NativeModel } from '../../../node/backends/llama-cpp/child/native-model.ts';
+import type { NativeSequence } from '../../../node/backends/llama-cpp/child/native-sequence.ts';
+import type { FromChild, LaneOrder, StepOutput } from '../../../node/backends/llama-cpp/ipc.ts';
+import { ChatTemplate } from '../../../node/backends/llama-cpp/prompt/chat-template.ts';
 import { MeshError } from '../../../node/common/errors.ts';
 
 const END = 0;
@@ -14,23 +14,36 @@ class LetterModel {
   readonly evaluated: string[] = [];
   /** What each sequence holds. */
   readonly held: number[][] = [];
+  /** Whether each sampled token was bound by a grammar. */
+  readonly bound: boolean[] = [];
   /** Called before each sampled token. */
   beforeToken: (sequence: number) => void = () => {};
+  /** How many tokens its answers have. */
+  ends = Number.POSITIVE_INFINITY;
   /** Most tokens that a sequence can be cut down to. */
   mostKept = Number.POSITIVE_INFINITY;
 
   native(sequences: number, contextTokens = 100): NativeModel {
+    const refuse = (): Promise<never> => Promise.reject(new MeshError('invalid_request', 'no such thing'));
     return {
       contextTokens,
-      tokenizer: {
-        leadingToken: null,
-        tokenize: (text) => [...text].map((character) => character.codePointAt(0) ?? 0),
+      vocabulary: {
+        size: 0x110000,
+        tokenizer: {
+          leadingToken: null,
+          tokenize: (text) => [...text].map((character) => character.codePointAt(0) ?? 0),
+        },
+        detokenize: (tokens) => String.fromCodePoint(...tokens),
+        endsAnswer: (token) => token === END,
+        piece: (token) => ({ token: String.fromCodePoint(token), bytes: [] }),
+        controlTokens: new Map(),
+        fill: null,
       },
       template: new ChatTemplate({ template: null, bosToken: '', eosToken: '', controlTokens: [] }),
-      detokenize: (tokens) => String.fromCodePoint(...tokens),
-      endsAnswer: (token) => token === END,
       usesGpu: false,
       sequences: Array.from({ length: sequences }, (_, id) => this.#sequence(id)),
+      tasks: { embedder: refuse, ranker: refuse, contextTokens, vocabularyTokens: 0, textOf: () => '' },
+      grammar: refuse,
     };
   }
 
@@ -50,18 +63,27 @@ class LetterModel {
         this.evaluated.push(`${id}+${tokens.length}`);
         held.push(...tokens);
       },
-      next: async (tokens, _sampling, generated) => {
+      score: async (tokens, followers) => {
+        this.evaluated.push(`${id}?${tokens.length}`);
+        held.push(...tokens);
+        return followers.map((token) => ({ token: String.fromCodePoint(token), bytes: [], logprob: -1, top: [] }));
+      },
+      next: async (tokens, { generated, grammar }) => {
+        this.bound.push(grammar !== null);
         this.evaluated.push(`${id}+${tokens.length}!`);
         this.beforeToken(id);
         held.push(...tokens);
-        return 'abc'.codePointAt(generated.length % 3) ?? 0;
+        const token = generated.length === this.ends ? END : ('abc'.codePointAt(generated.length % 3) ?? 0);
+        return { token, logprob: null };
       },
     };
   }
 }
 
-const request = (text: string, fields: Partial<GenerationRequest> = {}): GenerationRequest => ({
-  prompt: { text },
+const order = (text: string, fields: Partial<LaneOrder> = {}): LaneOrder => ({
+  type: 'lane',
+  choice: 0,
+  prompt: { kind: 'text', text },
   maxTokens: 4,
   stop: [],
   sampling: {
@@ -73,7 +95,16 @@ const request = (text: string, fields: Partial<GenerationRequest> = {}): Generat
     frequencyPenalty: 0,
     presencePenalty: 0,
     seed: 1,
+    logitBias: [],
   },
+  constraint: { type: 'none' },
+  parseTools: false,
+  parallelTools: true,
+  logprobs: null,
+  echo: false,
+  callIdSeed: 'x',
+  resumed: [],
+  finished: false,
   ...fields,
 });
 
@@ -107,7 +138,7 @@ async function loadedHost(native: NativeModel) {
 
 test('two requests share each step, and one message carries what the step gave both', async () => {
   const { host, sent, until, outputs, ended } = await loadedHost(new LetterModel().native(4));
-  await Promise.all([1, 2].map((id) => host.receive({ type: 'generate', id, request: request('hi') })));
+  await Promise.all([1, 2].map((id) => host.receive({ type: 'generate', id, order: order('hi') })));
   await until(() => ended(1) && ended(2));
   const steps = sent.filter((message) => message.type === 'step');
   assert.deepEqual(
@@ -133,8 +164,8 @@ test('a cancelled generation takes no further token, and its slot, the lowest, i
 }, async () => {
   const model = new LetterModel();
   const { host, sent, until, outputs } = await loadedHost(model.native(2, 10_000));
-  await host.receive({ type: 'generate', id: 1, request: request('hi', { maxTokens: 9_000 }) });
-  await host.receive({ type: 'generate', id: 2, request: request('hi', { maxTokens: 9_000 }) });
+  await host.receive({ type: 'generate', id: 1, order: order('hi', { maxTokens: 9_000 }) });
+  await host.receive({ type: 'generate', id: 2, order: order('hi', { maxTokens: 9_000 }) });
   await until(() => outputs(1).length >= 5);
   const before = model.evaluated.filter((entry) => entry.startsWith('0+')).length;
   await host.receive({ type: 'cancel', id: 1 });
@@ -144,7 +175,7 @@ test('a cancelled generation takes no further token, and its slot, the lowest, i
   const shown = outputs(1).reduce((sum, { tokens }) => sum + tokens.length, 0);
   const released = sent.find((message) => message.type === 'released');
   assert.ok(released !== undefined && released.completionTokens - shown <= 1);
-  await host.receive({ type: 'generate', id: 3, request: request('hi') });
+  await host.receive({ type: 'generate', id: 3, order: order('hi') });
   await until(() => outputs(3).length > 0);
   assert.ok(model.evaluated.filter((entry) => entry.startsWith('0+')).length > after);
   await host.receive({ type: 'cancel', id: 2 });
@@ -153,7 +184,7 @@ test('a cancelled generation takes no further token, and its slot, the lowest, i
 
 test('a cancel that overtakes the start is obeyed', async () => {
   const { host, sent } = await loadedHost(new LetterModel().native(1));
-  const starting = host.receive({ type: 'generate', id: 1, request: request('hi') });
+  const starting = host.receive({ type: 'generate', id: 1, order: order('hi') });
   await host.receive({ type: 'cancel', id: 1 });
   await starting;
   assert.deepEqual(sent.at(-1), { type: 'released', id: 1, completionTokens: 0 });
@@ -162,14 +193,14 @@ test('a cancel that overtakes the start is obeyed', async () => {
 test('a long prompt is evaluated in slices of 128 tokens', async () => {
   const model = new LetterModel();
   const { host, until, ended } = await loadedHost(model.native(1, 1_000));
-  await host.receive({ type: 'generate', id: 1, request: request('x'.repeat(300), { maxTokens: 1 }) });
+  await host.receive({ type: 'generate', id: 1, order: order('x'.repeat(300), { maxTokens: 1 }) });
   await until(() => ended(1));
   assert.deepEqual(model.evaluated, ['0+128', '0+128', '0+44!']);
 });
 
 test('an answer longer than the room is clamped to it', async () => {
   const { host, until, outputs, ended } = await loadedHost(new LetterModel().native(1, 20));
-  await host.receive({ type: 'generate', id: 1, request: request('x'.repeat(15), { maxTokens: 100 }) });
+  await host.receive({ type: 'generate', id: 1, order: order('x'.repeat(15), { maxTokens: 100 }) });
   await until(() => ended(1));
   assert.deepEqual(outputs(1).at(-1)?.end?.completionTokens, 5);
   assert.equal(outputs(1).at(-1)?.end?.finish, 'length');
@@ -181,18 +212,18 @@ test('a decode that fails refuses its request and frees the slot', async () => {
   model.beforeToken = () => {
     throw new Error('decode failed');
   };
-  await host.receive({ type: 'generate', id: 1, request: request('hi') });
+  await host.receive({ type: 'generate', id: 1, order: order('hi') });
   await until(() => sent.some((message) => message.type === 'refused'));
   assert.deepEqual(sent.at(-1), { type: 'refused', id: 1, code: 'engine_failed', message: 'decode failed' });
   model.beforeToken = () => {};
-  await host.receive({ type: 'generate', id: 2, request: request('hi') });
+  await host.receive({ type: 'generate', id: 2, order: order('hi') });
   await until(() => ended(2));
 });
 
 test('a prompt without room is refused with its code, before any evaluation', async () => {
   const model = new LetterModel();
   const { host, sent } = await loadedHost(model.native(1, 10));
-  await host.receive({ type: 'generate', id: 1, request: request('x'.repeat(10)) });
+  await host.receive({ type: 'generate', id: 1, order: order('x'.repeat(10)) });
   const refused = sent.at(-1);
   assert.ok(refused?.type === 'refused' && refused.code === 'context_length_exceeded' && refused.param === 'prompt');
   assert.deepEqual(model.evaluated, []);
@@ -204,7 +235,7 @@ test('a model that cannot be loaded is the only failure that ends the child', as
     now: () => 0,
     send: () => {},
   });
-  await host.receive({ type: 'generate', id: 1, request: request('hi') });
+  await host.receive({ type: 'generate', id: 1, order: order('hi') });
   await assert.rejects(
     host.receive({ type: 'load', modelPath: '', gpu: 'off', contextTokens: null, parallel: 1 }),
     /too large/,
@@ -216,12 +247,12 @@ const PREFIX = 'a conversation that is longer than the shortest useful prefix';
 test('a prompt that goes on from an earlier one evaluates only what is new, and says so', async () => {
   const model = new LetterModel();
   const { host, until, outputs, ended } = await loadedHost(model.native(3));
-  await host.receive({ type: 'generate', id: 1, request: request(PREFIX) });
+  await host.receive({ type: 'generate', id: 1, order: order(PREFIX) });
   await until(() => ended(1));
   assert.equal(outputs(1).at(-1)?.end?.cachedTokens, 0);
   assert.equal(String.fromCodePoint(...(model.held[0] ?? [])), `${PREFIX}abc`, 'the last token is not evaluated yet');
   model.evaluated.length = 0;
-  await host.receive({ type: 'generate', id: 2, request: request(`${PREFIX}abca and so on`, { maxTokens: 1 }) });
+  await host.receive({ type: 'generate', id: 2, order: order(`${PREFIX}abca and so on`, { maxTokens: 1 }) });
   await until(() => ended(2));
   assert.deepEqual(model.evaluated, ['0+11!']);
   assert.equal(outputs(2).at(-1)?.end?.cachedTokens, PREFIX.length + 3);
@@ -233,7 +264,7 @@ test('the same prompt once more evaluates its last token', async () => {
   const { host, until, outputs, ended } = await loadedHost(model.native(1));
   for (const id of [1, 2]) {
     model.evaluated.length = 0;
-    await host.receive({ type: 'generate', id, request: request(PREFIX) });
+    await host.receive({ type: 'generate', id, order: order(PREFIX) });
     await until(() => ended(id));
   }
   assert.equal(model.evaluated[0], '0+1!');
@@ -249,11 +280,11 @@ test('the same prompt once more evaluates its last token', async () => {
 test('a sequence that cannot be cut where asked evaluates the rest again', async () => {
   const model = new LetterModel();
   const { host, until, outputs, ended } = await loadedHost(model.native(1));
-  await host.receive({ type: 'generate', id: 1, request: request(PREFIX) });
+  await host.receive({ type: 'generate', id: 1, order: order(PREFIX) });
   await until(() => ended(1));
   model.mostKept = 10;
   model.evaluated.length = 0;
-  await host.receive({ type: 'generate', id: 2, request: request(PREFIX, { maxTokens: 1 }) });
+  await host.receive({ type: 'generate', id: 2, order: order(PREFIX, { maxTokens: 1 }) });
   await until(() => ended(2));
   assert.deepEqual(model.evaluated, [`0+${PREFIX.length - 10}!`]);
   assert.equal(outputs(2).at(-1)?.end?.cachedTokens, 10);
@@ -262,13 +293,173 @@ test('a sequence that cannot be cut where asked evaluates the rest again', async
 test('what a cancelled request had evaluated serves the next one', async () => {
   const model = new LetterModel();
   const { host, sent, until, outputs, ended } = await loadedHost(model.native(2, 10_000));
-  await host.receive({ type: 'generate', id: 1, request: request(PREFIX, { maxTokens: 9_000 }) });
+  await host.receive({ type: 'generate', id: 1, order: order(PREFIX, { maxTokens: 9_000 }) });
   await until(() => outputs(1).length >= 5);
   await host.receive({ type: 'cancel', id: 1 });
   await until(() => sent.some((message) => message.type === 'released'));
   const held = String.fromCodePoint(...(model.held[0] ?? []));
   assert.ok(held.startsWith(`${PREFIX}abca`));
-  await host.receive({ type: 'generate', id: 2, request: request(`${held}?`, { maxTokens: 1 }) });
+  await host.receive({ type: 'generate', id: 2, order: order(`${held}?`, { maxTokens: 1 }) });
   await until(() => ended(2));
   assert.equal(outputs(2).at(-1)?.end?.cachedTokens, held.length);
+});
+
+const textOf = (steps: readonly StepOutput[]): string => steps.map(({ text }) => text).join('');
+const tokensOf = (steps: readonly StepOutput[]): number[] => steps.flatMap(({ tokens }) => [...tokens]);
+
+test('an answer resumed after any token gives the rest: tokens, text and end', async () => {
+  const asked: Partial<LaneOrder>[] = [
+    { maxTokens: 9 },
+    { maxTokens: 20, stop: ['cab', 'cabcabx'] },
+    { maxTokens: 8, stop: ['bcabcx'] },
+    { maxTokens: 3, echo: true },
+  ];
+  for (const fields of asked) {
+    const { host, until, outputs, ended } = await loadedHost(new LetterModel().native(2));
+    let id = 0;
+    const run = async (resumed: readonly number[]): Promise<StepOutput[]> => {
+      id += 1;
+      await host.receive({ type: 'generate', id, order: order('hi', { ...fields, resumed }) });
+      await until(() => ended(id));
+      return outputs(id);
+    };
+    const whole = await run([]);
+    const tokens = tokensOf(whole);
+    assert.ok(tokens.length >= 3);
+    for (let cut = 0; cut < tokens.length; cut += 1) {
+      const rest = await run(tokens.slice(0, cut));
+      assert.deepEqual(tokensOf(rest), tokens.slice(cut));
+      assert.equal(
+        textOf(whole.slice(0, cut)) + textOf(rest),
+        textOf(whole),
+        `after ${cut} of ${JSON.stringify(fields)}`,
+      );
+      assert.equal(rest.at(-1)?.end?.finish, whole.at(-1)?.end?.finish);
+      assert.equal(rest.at(-1)?.end?.completionTokens, tokens.length - cut);
+    }
+    const [nothing, ...more] = await run(tokens);
+    assert.deepEqual([nothing?.tokens, nothing?.text, nothing?.end?.finish], [[], '', whole.at(-1)?.end?.finish]);
+    assert.equal(more.length, 0);
+  }
+});
+
+test('a report is never text alone: what is held back comes with the end', async () => {
+  const model = new LetterModel();
+  model.ends = 4;
+  const { host, until, outputs, ended } = await loadedHost(model.native(1));
+  await host.receive({ type: 'generate', id: 1, order: order('hi', { maxTokens: 9, stop: ['abcax'] }) });
+  await until(() => ended(1));
+  assert.deepEqual(
+    outputs(1).map(({ tokens, text, end }) => [tokens.length, text, end?.finish ?? null]),
+    [
+      [1, '', null],
+      [1, '', null],
+      [1, '', null],
+      [1, '', null],
+      [0, 'abca', 'stop'],
+    ],
+  );
+});
+
+test('an order that is only counted takes no sequence', async () => {
+  const model = new LetterModel();
+  const { host, sent, outputs } = await loadedHost(model.native(1));
+  const only: Partial<LaneOrder>[] = [
+    { finished: true, resumed: [97, 98] },
+    { maxTokens: 0, echo: true },
+    { maxTokens: 0 },
+  ];
+  for (const [id, fields] of only.entries()) {
+    await host.receive({ type: 'generate', id, order: order('hi', fields) });
+    assert.equal(sent.filter((message) => message.type === 'accepted').length, id + 1);
+    assert.equal(outputs(id).length, 1);
+    assert.equal(outputs(id)[0]?.end?.promptTokens, 2);
+    assert.deepEqual(outputs(id)[0]?.tokens, []);
+  }
+  assert.equal(outputs(1)[0]?.text, 'hi');
+  assert.deepEqual(model.evaluated, []);
+});
+
+test('an echoed prompt is scored in slices, with the first token or alone', async () => {
+  const model = new LetterModel();
+  const { host, until, outputs, ended } = await loadedHost(model.native(1, 200));
+  const prompt = 'x'.repeat(70);
+  await host.receive({ type: 'generate', id: 1, order: order(prompt, { echo: true, logprobs: 0, maxTokens: 2 }) });
+  await until(() => ended(1));
+  assert.deepEqual(model.evaluated, ['0?32', '0?32', '0?5', '0+1!', '0+1!']);
+  const [first, second] = outputs(1);
+  assert.equal(first?.text, `${prompt}a`);
+  assert.equal(first?.promptLogprobs?.length, 70);
+  assert.equal(first?.promptLogprobs?.[0], null);
+  assert.equal(second?.promptLogprobs, undefined);
+  model.evaluated.length = 0;
+  await host.receive({ type: 'generate', id: 2, order: order('xyz', { echo: true, logprobs: 0, maxTokens: 0 }) });
+  await until(() => ended(2));
+  assert.deepEqual(model.evaluated, ['0?2']);
+  assert.deepEqual(
+    outputs(2).map(({ text, tokens, promptLogprobs, end }) => [
+      text,
+      tokens.length,
+      promptLogprobs?.length,
+      end?.finish,
+    ]),
+    [['xyz', 0, 3, 'length']],
+  );
+});
+
+test('what does not fit a vocabulary is refused by its field', async () => {
+  const { host, sent } = await loadedHost(new LetterModel().native(1));
+  const { sampling } = order('');
+  const refused: [Partial<LaneOrder>, string, string | undefined][] = [
+    [{ prompt: { kind: 'tokens', tokens: [1, 0x110000] } }, 'invalid_request', 'prompt'],
+    [{ prompt: { kind: 'tokens', tokens: [] } }, 'invalid_request', 'prompt'],
+    [{ prompt: { kind: 'tokens', tokens: [1.5] } }, 'invalid_request', 'prompt'],
+    [{ prompt: { kind: 'fill', prefix: 'a', suffix: 'b' } }, 'invalid_request', 'suffix'],
+    [{ sampling: { ...sampling, logitBias: [[0x110000, 1]] } }, 'invalid_request', 'logit_bias'],
+    [{ resumed: [-1] }, 'cannot_resume', undefined],
+    [{ maxTokens: null, resumed: Array.from({ length: 98 }, () => 97) }, 'cannot_resume', undefined],
+  ];
+  for (const [id, [fields, code, param]] of refused.entries()) {
+    await host.receive({ type: 'generate', id, order: order('hi', fields) });
+    const last = sent.at(-1);
+    assert.ok(last?.type === 'refused' && last.id === id, JSON.stringify(fields));
+    assert.deepEqual([last.code, last.param], [code, param]);
+  }
+});
+
+test('a task is answered by its result, a cancelled one by its release', async () => {
+  const native = new LetterModel().native(1);
+  const { host, sent, until } = await loadedHost(native);
+  const task = { type: 'detokenize', tokens: [] } as const;
+  await host.receive({ type: 'task', id: 1, task });
+  const result = sent.at(-1);
+  assert.ok(result?.type === 'result' && result.id === 1 && result.result.type === 'detokenize');
+  const embedding = host.receive({
+    type: 'task',
+    id: 2,
+    task: { type: 'embed', inputs: ['a'], firstInput: 0, dimensions: null },
+  });
+  await host.receive({ type: 'cancel', id: 2 });
+  await embedding;
+  await until(() => sent.some((message) => message.type === 'released'));
+  assert.deepEqual(sent.at(-1), { type: 'released', id: 2, completionTokens: 0 });
+});
+
+test('a grammar follows the tokens that stand already, and binds those that come', async () => {
+  const model = new LetterModel();
+  const native = model.native(1);
+  const accepted: number[] = [];
+  let compiled = 0;
+  const grammar = async () => {
+    compiled += 1;
+    return { state: {} as never, accept: (token: number) => accepted.push(token) };
+  };
+  const { host, until, ended } = await loadedHost({ ...native, grammar });
+  const json = { constraint: { type: 'json' }, maxTokens: 5 } as const;
+  await host.receive({ type: 'generate', id: 1, order: order('hi', { ...json, resumed: [97, 98, 99] }) });
+  await until(() => ended(1));
+  assert.deepEqual(accepted, [97, 98, 99]);
+  assert.deepEqual(model.bound, [true, true]);
+  await host.receive({ type: 'generate', id: 2, order: order('hi', { ...json, resumed: [97], finished: true }) });
+  assert.equal(compiled, 1, 'what is only counted needs none');
 });

@@ -147,49 +147,187 @@ test('an error within an answer keeps its meaning where it has one here', () => 
   assert.match(errorInBand('box', 'only words').message, /only words/);
 });
 
+const answerOf = (choices = 1): OpenAiAnswer => new OpenAiAnswer({ name: 'box', requestId: '0'.repeat(32), choices });
+const plain = (text: string, more: object = {}) => ({ type: 'chunk', choice: 0, index: 0, tokens: [], text, ...more });
+const choiceText = (...choices: object[]): string => JSON.stringify({ choices });
+const TIMINGS = { promptMs: 1, predictedMs: 2 };
+
 test('the chunks of an answer carry text without tokens, its counts are those of the server', () => {
-  const answer = new OpenAiAnswer('box');
+  const answer = answerOf();
   const chunk = (delta: object, finish: string | null = null) =>
-    answer.take(JSON.stringify({ choices: [{ index: 0, delta, finish_reason: finish }] }));
-  assert.equal(chunk({ role: 'assistant', content: '', tool_calls: [], refusal: null }), null);
-  assert.deepEqual(chunk({ content: 'Hi' }), { type: 'chunk', choice: 0, index: 0, tokens: [], text: 'Hi' });
-  assert.equal(chunk({}, 'length'), null);
-  const timings = { promptMs: 1, predictedMs: 2 };
-  assert.equal(answer.end(timings).usage.completionTokens, 1, 'chunks are counted while nothing better is known');
-  assert.equal(answer.take('{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":9,"x":1}}'), null);
-  assert.deepEqual(answer.end(timings), {
+    answer.take(choiceText({ index: 0, delta, finish_reason: finish }));
+  assert.deepEqual(chunk({ role: 'assistant', content: '', tool_calls: [], refusal: null }), []);
+  assert.deepEqual(chunk({ content: 'Hi' }), [plain('Hi')]);
+  assert.equal(answer.isWhole, false);
+  assert.deepEqual(chunk({}, 'length'), [plain('', { finish: 'length' })]);
+  assert.equal(answer.isWhole, true);
+  assert.deepEqual(chunk({ content: '' }, 'length'), [], 'a reason that is repeated says nothing');
+  assert.equal(answer.end(TIMINGS).usage.completionTokens, 1, 'chunks are counted while nothing better is known');
+  const usage = { prompt_tokens: 7, completion_tokens: 9, completion_tokens_details: { reasoning_tokens: 4 }, x: 1 };
+  assert.deepEqual(answer.take(JSON.stringify({ choices: [], usage })), []);
+  assert.deepEqual(answer.end(TIMINGS), {
     type: 'end',
     finishReasons: ['length'],
-    usage: { promptTokens: 7, completionTokens: 9, cachedTokens: 0 },
-    timings,
+    usage: { promptTokens: 7, completionTokens: 9, cachedTokens: 0, reasoningTokens: 4 },
+    timings: TIMINGS,
   });
 });
 
 test('what events cannot carry fails the answer by its name', () => {
+  const call = (more: object): object => ({ delta: { tool_calls: [{ index: 0, id: 'a', ...more }] } });
   const rows: readonly (readonly [object, RegExp])[] = [
-    [{ delta: { tool_calls: [{ index: 0 }] } }, /tool_calls/],
     [{ message: { content: null, function_call: { name: 'x' } } }, /function_call/],
-    [{ delta: { refusal: 'no' } }, /refusal/],
+    [{ message: { content: null, audio: { id: 'x' } } }, /audio/],
     [{ delta: { content: [{ type: 'image' }] } }, /content that is no text/],
-    [{ delta: {}, finish_reason: 'content_filter' }, /"content_filter"/],
+    [{ delta: {}, finish_reason: 'abort' }, /"abort"/],
     [{ index: 1, delta: { content: 'x' } }, /not asked for/],
+    [{ index: -1, delta: { content: 'x' } }, /not asked for/],
+    [{ index: 'length', delta: { content: 'x' } }, /not asked for/],
+    [{ delta: { tool_calls: {} } }, /no list/],
+    [{ delta: { tool_calls: ['x'] } }, /no object/],
+    [call({}), /without naming it/],
+    [call({ type: 'custom', function: { name: 'x' } }), /no function/],
+    [call({ function: { name: 'x', arguments: 5 } }), /arguments/],
   ];
   for (const [choice, message] of rows) {
-    const take = (): unknown => new OpenAiAnswer('box').take(JSON.stringify({ choices: [choice] }));
-    assert.throws(take, { code: 'upstream_error', message });
+    assert.throws(() => answerOf().take(choiceText(choice)), { code: 'upstream_error', message });
   }
   for (const text of ['nonsense', '[]', '"x"', '{"choices": 5}', '{"choices": [null]}']) {
-    assert.throws(() => new OpenAiAnswer('box').take(text), { code: 'upstream_error' }, text);
+    assert.throws(() => answerOf().take(text), { code: 'upstream_error' }, text);
   }
-  assert.throws(() => new OpenAiAnswer('box').end({ promptMs: 0, predictedMs: 0 }), /without a finish_reason/);
+  assert.throws(() => answerOf().end(TIMINGS), /without a finish_reason/);
+  const over = answerOf();
+  over.take(choiceText({ delta: { content: 'a' }, finish_reason: 'stop' }));
+  assert.throws(() => over.take(choiceText({ delta: { content: 'b' } })), /went on after/);
 });
 
-test('reasoning that comes apart from the content is passed on as a model writes it', () => {
-  const answer = new OpenAiAnswer('box');
-  const text = [{ reasoning_content: 'Let me' }, { reasoning_content: ' see', content: null }, { content: 'Four' }]
-    .map((delta) => answer.take(JSON.stringify({ choices: [{ index: 0, delta }] }))?.text)
-    .join('');
-  assert.equal(text, '<think>Let me see</think>Four');
+test('reasoning that comes apart from the content is passed on apart from it', () => {
+  const answer = answerOf();
+  const deltas = [{ reasoning_content: 'Let me' }, { reasoning: ' see', content: null }, { content: 'Four' }];
+  assert.deepEqual(
+    deltas.flatMap((delta) => answer.take(choiceText({ index: 0, delta }))),
+    [plain('', { reasoning: 'Let me' }), plain('', { reasoning: ' see' }), plain('Four')],
+  );
+});
+
+test('the words of a model that declines are its answer, and a filtered answer says so', () => {
+  const answer = answerOf();
+  const message = { role: 'assistant', content: null, refusal: 'I cannot.' };
+  assert.deepEqual(answer.take(choiceText({ message, finish_reason: 'content_filter' })), [
+    plain('I cannot.', { finish: 'content_filter' }),
+  ]);
+});
+
+test('several choices keep apart, and are whole when each is', () => {
+  const answer = answerOf(2);
+  const chunks = answer.take(
+    choiceText({ index: 1, delta: { content: 'b' }, finish_reason: 'stop' }, { index: 0, delta: { content: 'a' } }),
+  );
+  assert.deepEqual(
+    chunks.map(({ choice, text, finish = null }) => [choice, text, finish]),
+    [
+      [1, 'b', 'stop'],
+      [0, 'a', null],
+    ],
+  );
+  assert.equal(answer.isWhole, false);
+  answer.take(choiceText({ index: 0, delta: {}, finish_reason: 'length' }));
+  assert.deepEqual(answer.end(TIMINGS).finishReasons, ['length', 'stop']);
+});
+
+test('tool calls are numbered once and named in their first part, however a server sends them', () => {
+  const streams: Record<string, readonly object[]> = {
+    'as OpenAI does': [
+      { index: 0, id: 'a', type: 'function', function: { name: 'f', arguments: '' } },
+      { index: 0, function: { arguments: '{"x":' } },
+      { index: 0, function: { arguments: '1}' } },
+      { index: 1, id: 'b', type: 'function', function: { name: 'g', arguments: '{}' } },
+    ],
+    'with id and name in each part': [
+      { index: 0, id: 'a', function: { name: 'f', arguments: '{"x":' } },
+      { index: 0, id: 'a', function: { name: 'f', arguments: '1}' } },
+      { index: 1, id: 'b', function: { name: 'g', arguments: '{}' } },
+    ],
+    'all numbered 0, arguments as objects': [
+      { index: 0, id: 'a', function: { name: 'f', arguments: { x: 1 } } },
+      { index: 0, id: 'b', function: { name: 'g', arguments: {} } },
+    ],
+  };
+  for (const [name, parts] of Object.entries(streams)) {
+    const answer = answerOf();
+    const deltas = parts
+      .flatMap((part) => answer.take(choiceText({ delta: { tool_calls: [part] } })))
+      .flatMap(({ toolCalls = [] }) => toolCalls);
+    const whole = [0, 1].map((index) => ({
+      first: deltas.find((delta) => delta.index === index),
+      text: deltas.flatMap((delta) => (delta.index === index ? delta.arguments : [])).join(''),
+      named: deltas.filter((delta) => delta.index === index && delta.name !== undefined).length,
+    }));
+    assert.deepEqual(
+      whole.map(({ first, text, named }) => [first?.id, first?.name, text, named]),
+      [
+        ['a', 'f', '{"x":1}', 1],
+        ['b', 'g', '{}', 1],
+      ],
+      name,
+    );
+    answer.take(choiceText({ delta: {}, finish_reason: 'stop' }));
+    assert.deepEqual(answer.end(TIMINGS).finishReasons, ['tool_calls'], 'whatever the server calls it');
+  }
+});
+
+test('a whole answer with tool calls that have no ids or numbers gives each its own', () => {
+  const calls = ['f', 'g'].map((name) => ({ function: { name, arguments: '{}' } }));
+  const [chunk] = answerOf().take(choiceText({ message: { content: null, tool_calls: calls }, finish_reason: 'stop' }));
+  assert.deepEqual(
+    chunk?.toolCalls?.map(({ index, name }) => [index, name]),
+    [
+      [0, 'f'],
+      [1, 'g'],
+    ],
+  );
+  assert.equal(new Set(chunk?.toolCalls?.map(({ id }) => id)).size, 2);
+});
+
+test('log probabilities are read in both shapes', () => {
+  const top = { token: 'x', logprob: -3, bytes: null };
+  const content = [{ token: 'é', logprob: -0.5, bytes: [0xc3, 0xa9], top_logprobs: [top] }, null, { token: 5 }];
+  const [chat] = answerOf().take(choiceText({ delta: { content: 'é' }, logprobs: { content, refusal: null } }));
+  const entry = { token: 'é', logprob: -0.5, bytes: [0xc3, 0xa9] };
+  assert.deepEqual(chat?.logprobs, [{ ...entry, top: [{ token: 'x', logprob: -3, bytes: [0x78] }] }]);
+  const logprobs = {
+    tokens: ['A', 'é'],
+    token_logprobs: [null, -0.5],
+    top_logprobs: [null, { b: -9, é: -0.5 }],
+    text_offset: [0, 1],
+  };
+  const [completion] = answerOf().take(choiceText({ text: 'Aé', logprobs, finish_reason: 'stop' }));
+  assert.deepEqual(completion?.promptLogprobs, [null]);
+  assert.deepEqual(completion?.logprobs, [{ ...entry, top: [entry, { token: 'b', logprob: -9, bytes: [0x62] }] }]);
+});
+
+test('any JSON as an answer gives chunks or upstream_error, nothing else', () => {
+  const fields = 'index delta message text content tool_calls logprobs finish_reason id function name arguments'.split(
+    ' ',
+  );
+  const leaf = fc.oneof(fc.constantFrom('stop', 'f', '', null, 0, 1, -1, {}, []), fc.jsonValue({ maxDepth: 1 }));
+  const { node } = fc.letrec<{ node: unknown }>((tie) => ({
+    node: fc.oneof(
+      { maxDepth: 4 },
+      leaf,
+      fc.dictionary(fc.constantFrom(...fields), tie('node')),
+      fc.array(tie('node')),
+    ),
+  }));
+  fc.assert(
+    fc.property(fc.array(node, { maxLength: 3 }), (choices) => {
+      try {
+        for (const chunk of answerOf(2).take(JSON.stringify({ choices }))) assert.ok(chunk.choice < 2);
+      } catch (error) {
+        assert.ok(error instanceof MeshError && error.code === 'upstream_error');
+      }
+    }),
+  );
 });
 
 test('D-3 a model list is read from vLLM, llama-server and another node alike', () => {

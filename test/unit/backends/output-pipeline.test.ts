@@ -1,7 +1,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { OutputPipeline } from '../../../node/backends/llama-cpp/output-pipeline.ts';
+import { OutputPipeline } from '../../../node/backends/llama-cpp/output/output-pipeline.ts';
 import fc from '../../support/fc.ts';
+
+const plain = (stops: readonly string[]): OutputPipeline =>
+  new OutputPipeline(
+    { detokenize: bytes, tagTokens: new Map() },
+    {
+      stops,
+      dialect: null,
+      parseTools: false,
+      parallelTools: true,
+      callIdSeed: 'seed',
+      startsInReasoning: false,
+    },
+  );
 
 /** Every token is one byte, so that characters span tokens in the worst way. */
 const bytes = (tokens: readonly number[]): string => Buffer.from(tokens).toString('utf8');
@@ -9,14 +22,16 @@ const tokensOf = (text: string): number[] => [...Buffer.from(text, 'utf8')];
 
 /** All that comes out of a run, piece by piece. */
 function run(tokens: readonly number[], stops: readonly string[]): { pieces: string[]; stopped: boolean } {
-  const pipeline = new OutputPipeline(bytes, stops);
+  const pipeline = plain(stops);
   const pieces: string[] = [];
   for (const token of tokens) {
     const { text, finish } = pipeline.push(token);
     pieces.push(text);
     if (finish === 'stop') return { pieces, stopped: true };
   }
-  pieces.push(pipeline.flush());
+  const { text, finish } = pipeline.end('stop');
+  pieces.push(text);
+  assert.equal(finish, 'stop');
   return { pieces, stopped: false };
 }
 
@@ -56,11 +71,11 @@ test('a replay of the emitted tokens shows the same text and goes on alike', () 
     fc.property(chatty, fc.array(stop, { maxLength: 3 }), fc.nat(60), (whole, stops, cut) => {
       const tokens = tokensOf(whole);
       const unbroken = run(tokens, stops);
-      const replayed = new OutputPipeline(bytes, stops);
+      const replayed = plain(stops);
       const first = tokens.slice(0, cut).map((token) => replayed.push(token).text);
       assert.deepEqual(first.slice(0, unbroken.pieces.length), unbroken.pieces.slice(0, first.length));
       const rest = tokens.slice(cut).map((token) => replayed.push(token).text);
-      assert.equal([...first, ...rest, replayed.flush()].join(''), unbroken.pieces.join(''));
+      assert.equal([...first, ...rest, replayed.end('stop').text].join(''), unbroken.pieces.join(''));
     }),
   );
 });
@@ -70,7 +85,7 @@ test('a beginning of a stop string that comes to nothing is shown at the end', (
 });
 
 test('bytes that are no character are shown as such instead of being held for ever', () => {
-  const pipeline = new OutputPipeline(bytes, []);
+  const pipeline = plain([]);
   const shown = Array.from({ length: 20 }, () => pipeline.push(0xf0).text).join('');
   assert.ok(shown.length >= 8, 'comes out while it runs');
 });

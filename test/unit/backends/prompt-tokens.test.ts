@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { promptDigest, promptTokens, type Tokenizer } from '../../../node/backends/llama-cpp/prompt-tokens.ts';
+import { promptDigest, promptTokens, type Tokenizer } from '../../../node/backends/llama-cpp/prompt/prompt-tokens.ts';
 import { MeshError } from '../../../node/common/errors.ts';
 
 /** One token a character; counts what it was asked to tokenise. */

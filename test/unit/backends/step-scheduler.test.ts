@@ -7,7 +7,7 @@ import {
   type RoundBounds,
   type SteppedLane,
   StepScheduler,
-} from '../../../node/backends/llama-cpp/step-scheduler.ts';
+} from '../../../node/backends/llama-cpp/child/step-scheduler.ts';
 import fc from '../../support/fc.ts';
 
 const BOUNDS: RoundBounds = { sliceTokens: 128, busyPrefillTokens: 256, batchTokens: 512 };
@@ -45,6 +45,56 @@ test('prompts alone use the whole batch', () => {
     [2, 128],
     [3, 128],
   ]);
+});
+
+test('a short prompt is taken in whole beside long ones, which take little of that round', () => {
+  const lanes = [0, 1, 2, 3, 4].map((id) => lane(id, 5_000));
+  assert.deepEqual(shown(planRound([...lanes, lane(5, 16)], BOUNDS)), [
+    [0, 32],
+    [1, 32],
+    [2, 32],
+    [3, 32],
+    [4, 32],
+    [5, 16],
+  ]);
+  assert.deepEqual(shown(planRound([...lanes, lane(5, 16), lane(6, 1)], BOUNDS)).slice(-2), [
+    [5, 16],
+    [6, 1],
+  ]);
+});
+
+test('a prompt that ends takes its slice whole, whoever is older', () => {
+  assert.deepEqual(shown(planRound([lane(0, 100), lane(1, 1_000)], BOUNDS)), [
+    [0, 100],
+    [1, 32],
+  ]);
+  assert.deepEqual(shown(planRound([lane(0, 1_000), lane(1, 100), lane(2, 90)], BOUNDS)), [
+    [0, 32],
+    [1, 100],
+    [2, 90],
+  ]);
+});
+
+const LEAST_PROGRESS = BOUNDS.sliceTokens / 4;
+
+test('no prompt starves: however many short ones come, the oldest goes on in every round', () => {
+  const crowd = fc.array(fc.array(fc.integer({ min: 1, max: 600 }), { maxLength: 12 }), { maxLength: 200 });
+  fc.assert(
+    fc.property(fc.integer({ min: 2, max: 3_000 }), crowd, (prompt, comers) => {
+      const long = { sequenceId: 0, pendingTokens: prompt, arrival: 0 };
+      let waiting = [long];
+      let rounds = 0;
+      for (let arrival = 1; long.pendingTokens > 1; rounds += 1) {
+        for (const pendingTokens of comers[rounds] ?? []) {
+          if (waiting.length < 64) waiting.push({ sequenceId: arrival, pendingTokens, arrival: arrival++ });
+        }
+        for (const { lane: one, tokens } of planRound(waiting, BOUNDS)) one.pendingTokens -= tokens;
+        waiting = waiting.filter(({ pendingTokens }) => pendingTokens > 0);
+        if (!waiting.includes(long)) break;
+      }
+      assert.ok(rounds <= Math.ceil(prompt / LEAST_PROGRESS), `${rounds} rounds for ${prompt} tokens`);
+    }),
+  );
 });
 
 test('any round is ascending, fits one decode and leaves no generating lane out', () => {

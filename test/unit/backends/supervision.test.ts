@@ -84,7 +84,9 @@ test('a child sees paths and GPU settings, and no secret', () => {
     { PATH: '/bin', HOME: '/home/a', CUDA_VISIBLE_DEVICES: '1', MESHNODE_API_KEY: 'x', NODE_OPTIONS: '-r evil' },
     2,
   );
-  assert.deepEqual(environment, { PATH: '/bin', HOME: '/home/a', CUDA_VISIBLE_DEVICES: '1', UV_THREADPOOL_SIZE: '4' });
+  const kept = { PATH: '/bin', HOME: '/home/a', CUDA_VISIBLE_DEVICES: '1' };
+  const memory = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '131072', MALLOC_TRIM_THRESHOLD_: '1048576' };
+  assert.deepEqual(environment, { ...kept, ...memory, UV_THREADPOOL_SIZE: '4' });
 });
 
 test('the speed follows recent answers and ignores very short ones', () => {

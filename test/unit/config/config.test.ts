@@ -51,9 +51,10 @@ test('defaults are those of the table in the design', () => {
     dataDir: '/home/ada/.local/share/meshnode',
     facade: { host: '127.0.0.1', port: 8642, apiKeyFile: null, allowHosts: [], allowOrigins: [] },
     network: { listen: ['/ip4/0.0.0.0/tcp/8643', '/ip6/::/tcp/8643'], peers: [], mdns: true, dht: true },
-    engine: { gpu: 'auto', contextTokens: null, parallel: 4 },
-    models: { files: [], dir: '/home/ada/.local/share/meshnode/models' },
-    loadBalancing: { enabled: true, strategy: 'least-loaded', failoverEnabled: true },
+    engine: { gpu: 'auto', contextTokens: null, parallel: 4, keepAliveMs: 300_000, memoryBytes: null },
+    models: { files: [], dir: '/home/ada/.local/share/meshnode/models', pin: [] },
+    loadBalancing: { enabled: true, strategy: 'least-loaded', failoverEnabled: true, midStream: true },
+    secrets: { store: 'auto', passphraseFile: null },
     upstreams: [],
     log: { format: 'pretty', level: 'warn' },
   });
@@ -90,11 +91,17 @@ test('every setting can be given by flag, environment and file, and each source 
     'no-load-balancing': 'true',
     strategy: 'fastest',
     'no-failover': 'true',
+    'no-mid-stream': 'true',
     gpu: 'off',
     context: '4096',
     parallel: '2',
+    'keep-alive': '10m',
+    memory: '8GiB',
+    pin: 'id',
     model: 'id=/m.gguf',
     'models-dir': '/ms',
+    'secrets-store': 'plain',
+    'passphrase-file': '/p',
     'log-format': 'json',
     'log-level': 'debug',
   };
@@ -114,6 +121,25 @@ test('every setting can be given by flag, environment and file, and each source 
   assert.deepEqual(load({ file }), byFlag);
   assert.equal(byFlag.network.mdns, false);
   assert.deepEqual(byFlag.models.files, [{ id: 'id', path: '/m.gguf' }]);
+});
+
+test('durations and sizes are read as people write them', () => {
+  const keepAlive = (text: string) => load({ flags: { 'keep-alive': [text] } }).engine.keepAliveMs;
+  assert.deepEqual(
+    ['0', '45', '30s', '10m', '1.5h', '1d', '250ms'].map(keepAlive),
+    [0, 45_000, 30_000, 600_000, 5_400_000, 86_400_000, 250],
+  );
+  assert.deepEqual(['-1', 'forever'].map(keepAlive), [null, null]);
+  const memory = (text: string) => load({ flags: { memory: [text] } }).engine.memoryBytes;
+  assert.deepEqual(['1000', '1k', '512MiB', '8GB', '8g', '1.5 GiB', '2TiB'].map(memory), [
+    1000,
+    1024,
+    2 ** 29,
+    2 ** 33,
+    2 ** 33,
+    1.5 * 2 ** 30,
+    2 ** 41,
+  ]);
 });
 
 test('the result is frozen to its leaves', () => {
@@ -163,6 +189,12 @@ test('every bad value is one line that names the flag, the value and what is exp
     ['gpu', 'rocm', /^--gpu is "rocm": expected auto, off, cuda, vulkan or metal/],
     ['context', '10', /^--context is 10: expected/],
     ['parallel', '0', /^--parallel is 0: expected/],
+    ['keep-alive', 'soon', /^--keep-alive is "soon": expected a duration such as 30s, 10m or 2h, 0, or forever$/],
+    ['keep-alive', '-2', /^--keep-alive is/],
+    ['keep-alive', '30d', /^--keep-alive is/],
+    ['memory', 'lots', /^--memory is "lots": expected a size such as 8GiB/],
+    ['memory', '0', /^--memory is/],
+    ['pin', '../x', /^--pin is "\.\.\/x": expected a model id/],
     ['log-format', 'xml', /^--log-format is "xml": expected pretty or json/],
     ['log-level', 'loud', /^--log-level is "loud": expected fatal, error/],
   ];

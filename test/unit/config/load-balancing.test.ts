@@ -36,18 +36,22 @@ const inputOf = (path: string, over: Partial<ConfigInput> = {}): ConfigInput => 
   ...(over.flags && { flags: over.flags }),
 });
 const json = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8'));
-const DEFAULT: LoadBalancing = { enabled: true, strategy: 'least-loaded', failoverEnabled: true };
+const DEFAULT: LoadBalancing = { enabled: true, strategy: 'least-loaded', failoverEnabled: true, midStream: true };
 
 describe('the keys loadBalancing.* of the configuration', () => {
   test('D-1 D-2 D-23 load balancing and failover are on unless they are turned off by flag, variable or file', () => {
     const path = newFile({});
     assert.deepEqual(loadConfig(inputOf(path)).config.loadBalancing, DEFAULT);
-    const off = { enabled: false, strategy: 'priority', failoverEnabled: false };
-    const flags = { 'no-load-balancing': ['true'], 'no-failover': ['true'], strategy: ['priority'] };
+    const off = { enabled: false, strategy: 'priority', failoverEnabled: false, midStream: false };
+    const on = ['true'];
+    const flags = { 'no-load-balancing': on, 'no-failover': on, 'no-mid-stream': on, strategy: ['priority'] };
     assert.deepEqual(loadConfig(inputOf(path, { flags })).config.loadBalancing, off);
-    const env = { MESHNODE_NO_LOAD_BALANCING: '1', MESHNODE_NO_FAILOVER: 'yes', MESHNODE_STRATEGY: 'priority' };
+    const no = { MESHNODE_NO_LOAD_BALANCING: '1', MESHNODE_NO_FAILOVER: 'yes', MESHNODE_NO_MID_STREAM: 'on' };
+    const env = { ...no, MESHNODE_STRATEGY: 'priority' };
     assert.deepEqual(loadConfig(inputOf(path, { env })).config.loadBalancing, off);
-    assert.deepEqual(loadConfig(inputOf(newFile({ loadBalancing: off }))).config.loadBalancing, off);
+    const { midStream, ...loadBalancing } = off;
+    const file = newFile({ loadBalancing, failover: { midStream } });
+    assert.deepEqual(loadConfig(inputOf(file)).config.loadBalancing, off);
   });
 
   test('D-10 a strategy is one of the four names, and nothing else', () => {
@@ -156,7 +160,12 @@ describe('a running node', () => {
     using node = watching(path, { env: { MESHNODE_CONFIG: '', XDG_CONFIG_HOME: home } });
     writeFileSync(node.path, '{"loadBalancing":{"strategy":"fastest","failoverEnabled":false}}');
     node.clock.advance(1_000);
-    assert.deepEqual(node.watch.loadBalancing(), { enabled: true, strategy: 'fastest', failoverEnabled: false });
+    assert.deepEqual(node.watch.loadBalancing(), {
+      enabled: true,
+      strategy: 'fastest',
+      failoverEnabled: false,
+      midStream: true,
+    });
     rmSync(node.path);
     node.clock.advance(1_000);
     assert.deepEqual(node.watch.loadBalancing(), DEFAULT);
@@ -180,7 +189,12 @@ describe('a running node', () => {
   test('D-15 D-23 a change over HTTP holds at once, is kept in the file, and a flag does not take it back', () => {
     using node = watching(newFile({ name: 'filed' }), { flags: { strategy: ['priority'] } });
     node.watch.set({ strategy: 'round-robin', failoverEnabled: false });
-    assert.deepEqual(node.watch.loadBalancing(), { enabled: true, strategy: 'round-robin', failoverEnabled: false });
+    assert.deepEqual(node.watch.loadBalancing(), {
+      enabled: true,
+      strategy: 'round-robin',
+      failoverEnabled: false,
+      midStream: true,
+    });
     assert.deepEqual(json(node.path), {
       name: 'filed',
       loadBalancing: { strategy: 'round-robin', failoverEnabled: false },

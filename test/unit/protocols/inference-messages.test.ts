@@ -4,24 +4,22 @@ import { MeshError } from '../../../node/common/errors.ts';
 import { FrameDecoder } from '../../../protocols/frame-decoder.ts';
 import { encodeFrames, type Frame, MAX_FRAME_BYTES, type OutgoingFrame } from '../../../protocols/framing.ts';
 import { AnswerCheck } from '../../../protocols/inference/answer-check.ts';
+import { decodeChunk, encodeChunk, MAX_CHUNK_TOKENS } from '../../../protocols/inference/chunk-message.ts';
 import { COALESCED_TOKENS, coalesce } from '../../../protocols/inference/coalesce.ts';
 import type { ChunkEvent, InferenceEvent, InferenceRequest } from '../../../protocols/inference/events.ts';
 import {
   decodeAccept,
-  decodeChunk,
   decodeEnd,
   decodeError,
-  decodeOpen,
   decodeProgress,
+  decodeResult,
   encodeAccept,
-  encodeChunk,
   encodeEnd,
   encodeError,
   encodeProgress,
-  encodeRequest,
   FRAME,
-  MAX_CHUNK_TOKENS,
 } from '../../../protocols/inference/messages.ts';
+import { decodeOpen, encodeRequest } from '../../../protocols/inference/open-message.ts';
 import fc from '../../support/fc.ts';
 
 const REQUEST: InferenceRequest = {
@@ -120,7 +118,7 @@ test('any tokens and any text travel whole, in frames that keep the limits', () 
       fc.nat(3),
       (tokens, tokenTimes, text, textTimes, choice) => {
         const event = chunk(5, Array.from({ length: tokenTimes }, () => tokens).flat(), text.repeat(textTimes), choice);
-        const chunks = travel(...encodeChunk(event)).map(decodeChunk);
+        const chunks = travel(...encodeChunk(event)).map((frame) => decodeChunk(frame).chunk);
         assert.deepEqual(
           chunks.flatMap(({ tokens: part }) => part),
           event.tokens,
@@ -146,7 +144,7 @@ test('a text of astral characters over the frame limit is never cut inside one',
   assert.ok(frames.every((frame) => encodeFrames([frame]).byteLength <= MAX_FRAME_BYTES));
   assert.equal(
     travel(...frames)
-      .map((frame) => decodeChunk(frame).text)
+      .map((frame) => decodeChunk(frame).chunk.text)
       .join(''),
     text,
   );
@@ -200,9 +198,9 @@ for (const [name, head] of Object.entries(BAD_CHUNKS)) {
 }
 
 test('heads of any JSON give a message or break the protocol', () => {
-  const decoders = [decodeOpen, decodeProgress, decodeAccept, decodeChunk, decodeEnd, decodeError];
+  const decoders = [decodeOpen, decodeProgress, decodeAccept, decodeChunk, decodeEnd, decodeError, decodeResult];
   const any = fc.dictionary(
-    fc.constantFrom('requestId', 'kind', 'seed', 'state', 'node', 'i', 't', 'c', 'usage', 'code', 'facts', '__proto__'),
+    fc.constantFrom(...'requestId kind seed state node i t c r x l p f m usage resume code facts __proto__'.split(' ')),
     fc.jsonValue({ maxDepth: 2 }),
   );
   fc.assert(
@@ -218,7 +216,7 @@ test('heads of any JSON give a message or break the protocol', () => {
 });
 
 function check(frames: readonly OutgoingFrame[]): (InferenceEvent | null)[] {
-  const answer = new AnswerCheck(BOUNDS);
+  const answer = new AnswerCheck({ kind: 'chat' }, BOUNDS);
   return travel(...frames).map((frame) => answer.next(frame));
 }
 
@@ -254,7 +252,7 @@ test('an answer in order passes, and progress after ACCEPT is no event', () => {
     only(chunk(2, [3], 'a')),
   ];
   assert.deepEqual(
-    check([...frames, encodeEnd(END)]).map((event) => event?.type ?? null),
+    check([...frames, encodeEnd({ ...END, finishReasons: ['stop', 'length'] })]).map((event) => event?.type ?? null),
     ['progress', 'accepted', null, 'chunk', 'chunk', 'chunk', 'end'],
   );
 });

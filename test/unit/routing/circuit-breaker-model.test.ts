@@ -17,9 +17,11 @@ interface Reference {
   leaseUntil: number;
   /** A circuit that a probe found broken. */
   reopened: boolean;
-  /** Attempts without a verdict, in the order of their permits; `era` is the state in which each began. */
-  attempts: { id: number; era: number }[];
+  /** Attempts without a verdict, in the order of their permits; `era` is the state in which each began, `counted` the failures before it. */
+  attempts: { id: number; era: number; counted: number }[];
   era: number;
+  /** Failures that counted, ever. */
+  counted: number;
   nextId: number;
 }
 
@@ -42,6 +44,7 @@ const FRESH: () => Reference = () => ({
   reopened: false,
   attempts: [],
   era: 0,
+  counted: 0,
   nextId: 0,
 });
 
@@ -75,7 +78,7 @@ class Acquire implements Command {
       real.probe = model.nextId;
     }
     real.permits.set(model.nextId, permit);
-    model.attempts.push({ id: model.nextId++, era: model.era });
+    model.attempts.push({ id: model.nextId++, era: model.era, counted: model.counted });
     agree(model, real);
   }
   readonly toString = (): string => 'acquire';
@@ -96,15 +99,17 @@ class Verdict implements Command {
     real.permits.get(attempt.id)?.[this.#verdict]();
     real.permits.get(attempt.id)?.failure();
     if (real.probe === attempt.id) real.probe = null;
-    if (attempt.era === model.era) this.#apply(model);
+    if (attempt.era === model.era) this.#apply(model, attempt.counted);
     if (wasOpen && model.state === 'closed') assert.equal(this.#verdict, 'success', 'closed without a success');
     agree(model, real);
   }
-  #apply(model: Reference): void {
+  #apply(model: Reference, countedBefore: number): void {
     if (this.#verdict === 'success') {
       model.failures = [];
       if (model.state !== 'closed') enter(model, 'closed');
     } else if (this.#verdict === 'failure') {
+      if (countedBefore !== model.counted) return;
+      model.counted += 1;
       model.failures.push(model.now);
       if (model.state === 'closed' && model.failures.length < failureThreshold) return;
       model.reopened = model.state === 'half-open';

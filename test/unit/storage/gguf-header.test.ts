@@ -1,11 +1,17 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { demoModelPath } from '../../../node/backends/llama-cpp/demo/demo-model.ts';
+import { LlamaEngine } from '../../../node/backends/llama-cpp/engine.ts';
+import { systemClock } from '../../../node/common/clock.ts';
+import { silentLogger } from '../../../node/common/logger.ts';
 import { readGgufHeader } from '../../../node/storage/gguf-header.ts';
+import { ModelFiles } from '../../../node/storage/model-files.ts';
 import fc from '../../support/fc.ts';
 import { type GgufParts, ggufBytes, TINY_METADATA } from '../../support/gguf.ts';
+import { ggufLies } from '../../support/gguf-lies.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'meshnode-gguf-'));
 after(() => rmSync(dir, { recursive: true, force: true }));
@@ -31,8 +37,78 @@ test('reads what a file says about itself, in versions 2 and 3', async () => {
       hasChatTemplate: true,
       tensorCount: 2,
       shardCount: 1,
+      shape: {
+        layers: 0,
+        embeddingLength: 0,
+        feedForwardLength: 0,
+        expertsUsed: 0,
+        vocabularySize: 3,
+        heads: 0,
+        kvHeads: [],
+        keyLength: 0,
+        valueLength: 0,
+        latentLength: 0,
+        slidingWindow: 0,
+        slidingLayers: [],
+        recurrentLength: 0,
+      },
     });
   }
+});
+
+test('reads the shape of the bundled model, which its memory needs are computed from', async () => {
+  const { shape } = await readGgufHeader(demoModelPath());
+  assert.deepEqual([shape.layers, shape.embeddingLength, shape.heads], [5, 192, 6]);
+  assert.deepEqual(shape.kvHeads, [6, 6, 6, 6, 6]);
+  assert.ok(shape.vocabularySize > 256);
+});
+
+test('none of more than 200 lies is believed, nor listed as a model, nor known to the engine', async () => {
+  const lies = ggufLies();
+  assert.ok(lies.length >= 200, `${lies.length} lies`);
+  assert.equal(new Set(lies.map(({ name }) => name)).size, lies.length, 'each has a name of its own');
+  const home = join(dir, 'lies');
+  mkdirSync(join(home, 'models'), { recursive: true });
+  for (const { name, bytes } of lies) writeFileSync(join(home, 'models', `${name}.gguf`), bytes);
+  writeFileSync(join(home, 'models', 'honest.gguf'), ggufBytes());
+  const before = process.memoryUsage.rss();
+  for (const { name } of lies) {
+    await assert.rejects(
+      readGgufHeader(join(home, 'models', `${name}.gguf`)),
+      (error: { code?: string; message: string }) => {
+        assert.equal(error.code, 'invalid_request', `${name}: ${error.message}`);
+        assert.ok(error.message.startsWith(`${name}.gguf `) && !error.message.includes('\n'), error.message);
+        return true;
+      },
+      name,
+    );
+  }
+  assert.ok(process.memoryUsage.rss() - before < 100 * 1024 * 1024);
+  const said: string[] = [];
+  const files = new ModelFiles(
+    { warn: (message) => said.push(message) },
+    { dataDir: home, files: [], dir: join(home, 'models'), demoPath: null },
+  );
+  await files.start();
+  after(() => files.stop());
+  assert.deepEqual(
+    files.list().map(({ id }) => id),
+    ['honest'],
+  );
+  assert.equal(said.length, lies.length);
+  const engine = new LlamaEngine(
+    { fingerprint: 'test', models: files, clock: systemClock, logger: silentLogger },
+    { gpu: 'off', contextTokens: null, parallel: 1 },
+  );
+  engine.start();
+  const { signal } = new AbortController();
+  for (const { name } of lies) {
+    const request = { requestId: '', kind: 'chat', model: name, body: Buffer.from('{}'), seed: 1 } as const;
+    await assert.rejects(engine.infer(request, { signal }).next(), { code: 'model_not_loaded' });
+    assert.throws(() => engine.residency.loadModel(name), { code: 'model_not_loaded' });
+  }
+  assert.equal(engine.children().size, 0);
+  await engine.stop(AbortSignal.timeout(1_000));
 });
 
 test('reads a long template and a long vocabulary without keeping them', async () => {
@@ -129,7 +205,7 @@ test('no mutation makes it throw anything else or take much memory', async () =>
         assert.equal((error as { code?: string }).code, 'invalid_request', String(error));
       }
     }),
-    { numRuns: 2000 },
+    { numRuns: 10_000 },
   );
   assert.ok(process.memoryUsage.rss() - before < 100 * 1024 * 1024);
 });

@@ -61,7 +61,7 @@ test('lists the files below the models dir by their stems, with what their heade
   const { files } = open(dir);
   await files.start();
   assert.deepEqual(
-    files.list().map(({ digest, ...rest }) => rest),
+    files.list().map(({ digest, shape, ...rest }) => rest),
     [
       {
         id: 'tiny-f16',

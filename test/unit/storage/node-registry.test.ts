@@ -7,8 +7,8 @@ import { systemClock } from '../../../node/common/clock.ts';
 import type { MeshError } from '../../../node/common/errors.ts';
 import { NodeRegistry, openNodeRegistry } from '../../../node/storage/node-registry.ts';
 import { boundaryOf, isForbiddenAddress, parseNodeUrl } from '../../../node/storage/node-url.ts';
-import { SecretFile } from '../../../node/storage/secret-file.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
+import { plainStore } from '../../support/secret-parts.ts';
 
 const CANARY = 'sk-canary-0123456789';
 const PEER = '12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo';
@@ -161,7 +161,7 @@ test('N-5 a running node takes over what another process changed, and keeps the 
     warnings.push(message);
     onWarning();
   };
-  const secrets = new SecretFile({ clock, warn }, { dataDir: dir });
+  const secrets = plainStore(dir, { clock, warn });
   const registry = new NodeRegistry({ clock, warn, secrets }, { dataDir: dir });
   await registry.start();
   t.after(() => registry.stop());
@@ -213,7 +213,7 @@ test('N-5 a lock that a killed process left is taken over', async (t) => {
     {
       clock: systemClock,
       warn: () => {},
-      secrets: new SecretFile({ clock: systemClock, warn: () => {} }, { dataDir: dir }),
+      secrets: plainStore(dir),
     },
     { dataDir: dir },
   );

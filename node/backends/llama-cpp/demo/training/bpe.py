@@ -2,7 +2,9 @@
 
     python3 bpe.py CORPUS.jsonl VOCABULARY_SIZE WORKDIR
 
-Writes WORKDIR/tokenizer.json (vocab, merges), tokens.npy (uint16) and mask.npy (1 where the assistant speaks).
+A WORKDIR/tokenizer.json that is there already is used as it is. Writes WORKDIR/tokenizer.json (vocab, merges, and which tokens are control tokens and marks), tokens.npy (uint16),
+mask.npy (1 where the model learns to speak), starts.npy (where each document begins, and the end of the last), and
+samples.jsonl, prompts with their tokens for evaluate.ts to compare.
 """
 
 import json
@@ -13,12 +15,15 @@ from pathlib import Path
 import numpy as np
 import regex
 
-CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+from chatml import CONTROL_TOKENS, MARKS, chat, pieces
+
 # GPT-2's split into words, which llama.cpp calls "gpt-2".
 WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-# Dialogues that the vocabulary is learnt from: more of them change nothing.
-LEARN_FROM = 40_000
+SPECIAL = regex.compile("(" + "|".join(map(regex.escape, CONTROL_TOKENS + MARKS)) + ")")
+# Documents that the vocabulary is learnt from: more of them change nothing.
+LEARN_FROM = 20_000
 LEAST_PAIRS = 20
+SAMPLES = 200
 NEVER = 1e9
 
 
@@ -58,18 +63,20 @@ def count_words(corpus):
     for index, line in enumerate(corpus):
         if index >= LEARN_FROM:
             break
-        for role, text in json.loads(line):
-            counts.update(WORD.findall(text))
-            counts.update(WORD.findall(role + "\n"))
+        for text, _ in pieces(json.loads(line)):
+            for part in SPECIAL.split(text)[::2]:
+                counts.update(WORD.findall(part))
     return counts
 
 
 def learn(counts, size):
-    """The vocabulary (bytes, merges, control tokens, in this order) and the merges in order of rank."""
+    """The vocabulary (bytes, merges, marks, control tokens, in this order) and the merges in order of rank."""
+    # Rare words are invented ones: a merge for them would be wasted.
+    counts = {word: frequency for word, frequency in counts.items() if frequency >= 3}
     words = [spelled(word) for word in counts]
     frequencies = list(counts.values())
     vocab, merges = [BYTE_NAMES[byte] for byte in range(256)], []
-    while len(vocab) < size - len(CONTROL_TOKENS):
+    while len(vocab) < size - len(CONTROL_TOKENS) - len(MARKS):
         pairs = Counter()
         for symbols, frequency in zip(words, frequencies):
             for pair in zip(symbols, symbols[1:]):
@@ -82,7 +89,7 @@ def learn(counts, size):
         merges.append(f"{first} {second}")
         vocab.append(first + second)
         words = [merge_pair(symbols, first, second) if first in symbols else symbols for symbols in words]
-    return vocab + CONTROL_TOKENS, merges
+    return vocab + MARKS + CONTROL_TOKENS, merges
 
 
 class Encoder:
@@ -104,32 +111,51 @@ class Encoder:
         return self.cache[word]
 
     def text(self, text):
-        return [token for word in WORD.findall(text) for token in self.word(word)]
+        tokens = []
+        for index, part in enumerate(SPECIAL.split(text)):
+            if index % 2 == 1:
+                tokens.append(self.ids[part])
+            else:
+                for word in WORD.findall(part):
+                    tokens += self.word(word)
+        return tokens
 
 
 def encode_corpus(corpus, encoder):
-    """Each dialogue in ChatML, closed by the end of text; and a mask of what the assistant says."""
-    end_of_text, start, end = (encoder.ids[token] for token in CONTROL_TOKENS)
-    tokens, mask = [], []
+    tokens, mask, starts = [], [], [0]
     for line in corpus:
-        for role, text in json.loads(line):
-            head = [start, *encoder.text(role + "\n")]
-            body = [*encoder.text(text), end]
-            tail = encoder.text("\n")
-            tokens += head + body + tail
-            mask += [0] * len(head) + [int(role == "assistant")] * len(body) + [0] * len(tail)
-        tokens.append(end_of_text)
-        mask.append(0)
-    return tokens, mask
+        for text, spoken in pieces(json.loads(line)):
+            piece = encoder.text(text)
+            tokens += piece
+            mask += [int(spoken)] * len(piece)
+        starts.append(len(tokens))
+    return tokens, mask, starts
+
+
+def samples(corpus, encoder):
+    """Prompts up to where the assistant speaks for the last time."""
+    for line in corpus[:SAMPLES]:
+        document = json.loads(line)
+        if document["kind"] == "chat":
+            before = {"tools": document["tools"], "messages": document["messages"][:-1]}
+            text = "".join(text for text, _ in chat(**before)) + "<|im_start|>assistant\n"
+            yield json.dumps({**before, "text": text, "tokens": encoder.text(text)})
 
 
 if __name__ == "__main__":
     corpus_path, size, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    with open(corpus_path) as corpus:
+    corpus = Path(corpus_path).read_text().splitlines()
+    known = folder / "tokenizer.json"
+    if known.exists():
+        tokenizer = json.loads(known.read_text())
+    else:
         vocab, merges = learn(count_words(corpus), size)
-    (folder / "tokenizer.json").write_text(json.dumps({"vocab": vocab, "merges": merges}))
-    with open(corpus_path) as corpus:
-        tokens, mask = encode_corpus(corpus, Encoder(vocab, merges))
+        tokenizer = {"vocab": vocab, "merges": merges, "marks": MARKS, "control": CONTROL_TOKENS}
+        known.write_text(json.dumps(tokenizer))
+    encoder = Encoder(tokenizer["vocab"], tokenizer["merges"])
+    (folder / "samples.jsonl").write_text("\n".join(samples(corpus, encoder)))
+    tokens, mask, starts = encode_corpus(corpus, encoder)
     np.save(folder / "tokens.npy", np.array(tokens, dtype=np.uint16))
     np.save(folder / "mask.npy", np.array(mask, dtype=np.uint8))
-    print(f"{len(vocab)} tokens in the vocabulary, {len(tokens)} in the corpus, {sum(mask)} of them the assistant's")
+    np.save(folder / "starts.npy", np.array(starts, dtype=np.int64))
+    print(f"{len(encoder.ids)} tokens in the vocabulary, {len(tokens)} in the corpus, {sum(mask)} of them learned")

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from model import CONTEXT_TOKENS, NORM_EPSILON, ROPE_BASE
+
 LAYER_PARTS = {
     "attn_norm": "attention_norm",
     "ffn_norm": "ffn_norm",
@@ -45,6 +47,7 @@ if __name__ == "__main__":
             )
             offset += int(weight.size)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    (folder / "export.json").write_text(
-        json.dumps({"tensors": tensors, "tokenizer": tokenizer, "shape": checkpoint["shape"]})
-    )
+    constants = {"contextTokens": CONTEXT_TOKENS, "ropeBase": ROPE_BASE, "normEpsilon": NORM_EPSILON}
+    shape = {**checkpoint["shape"], **constants}
+    (folder / "export.json").write_text(json.dumps({"tensors": tensors, "tokenizer": tokenizer, "shape": shape}))
+    print(f"exported step {checkpoint['step']}, loss of the learned text {checkpoint['smoothed']:.4f}")
