@@ -36,7 +36,7 @@ export class AttemptRecord {
   /** Takes note of an event, `afterMs` after the attempt began. Is it the first token? */
   saw(event: InferenceEvent, afterMs: number): boolean {
     if (event.type === 'end') this.#succeeded(event);
-    else if (event.type !== 'chunk') this.#components.permit.reached();
+    else if (event.type !== 'chunk' && event.type !== 'result') this.#components.permit.reached();
     else if (this.#firstTokenMs === null) {
       this.#firstTokenMs = afterMs;
       this.#components.stats.firstToken(this.#options.backend.id, this.#options.model, afterMs);

@@ -47,5 +47,14 @@ test('an input as long as a context beyond what the model was trained for cannot
   const before = await pid();
   await assert.rejects(embed('a'.repeat(2 * TINY_BERT_CONTEXT)), { code: 'context_length_exceeded' });
   assert.equal((await embed('a'.repeat(TINY_BERT_CONTEXT - 2))).at(-1)?.type, 'end');
+  const continued = inferenceRequest(
+    'completion',
+    { model: 'bert', prompt: 'a'.repeat(2 * TINY_BERT_CONTEXT) },
+    'bert',
+  );
+  await assert.rejects(drained(engine.infer(continued, { signal: neverAborted })), {
+    code: 'invalid_request',
+    message: /generates no text/,
+  });
   assert.equal(await pid(), before);
 });

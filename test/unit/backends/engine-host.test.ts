@@ -41,6 +41,7 @@ class LetterModel {
       },
       template: new ChatTemplate({ template: null, bosToken: '', eosToken: '', controlTokens: [] }),
       usesGpu: false,
+      generates: true,
       sequences: Array.from({ length: sequences }, (_, id) => this.#sequence(id)),
       tasks: { embedder: refuse, ranker: refuse, contextTokens, vocabularyTokens: 0, textOf: () => '' },
       grammar: refuse,

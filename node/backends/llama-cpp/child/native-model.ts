@@ -15,7 +15,7 @@ import { fittingContext, type Memory, weightsFit } from '../memory/context-fit.t
 import { ChatTemplate } from '../prompt/chat-template.ts';
 import { GrammarCache } from './grammar-cache.ts';
 import { BATCHING, type NativeGrammar, type NativeSequence, nativeGrammar, nativeSequence } from './native-sequence.ts';
-import { type NativeTasks, nativeTasks } from './native-tasks.ts';
+import { isCausal, type NativeTasks, nativeTasks } from './native-tasks.ts';
 import { type Vocabulary, vocabularyOf } from './native-vocabulary.ts';
 
 /** Tokens that one decode takes at most. */
@@ -28,6 +28,8 @@ export interface NativeModel {
   readonly sequences: readonly NativeSequence[];
   readonly tasks: NativeTasks;
   readonly usesGpu: boolean;
+  /** False for models that only embed or rank: they have no next token. */
+  readonly generates: boolean;
   /**
    * A fresh state of the grammar.
    *
@@ -106,6 +108,7 @@ async function withContext(order: LoadOrder, llama: Llama, model: LlamaModel, th
     sequences: Array.from({ length: parallel }, (_, id) => nativeSequence(id, context, vocabulary)),
     tasks: nativeTasks(model, { contextTokens, threads }),
     usesGpu: llama.gpu !== false && model.gpuLayers > 0,
+    generates: isCausal(model),
     grammar: async (source) => {
       const grammar = await grammars.get(source);
       return nativeGrammar(model, new LlamaGrammarEvaluationState({ model, grammar }));

@@ -87,12 +87,16 @@ function rankerOf(context: Awaited<ReturnType<LlamaModel['createRankingContext']
   };
 }
 
+/** Does each token see only those before it, as in a model that generates? */
+export function isCausal({ fileInfo, fileInsights }: LlamaModel): boolean {
+  return fileInfo.architectureMetadata.attention?.causal !== false && !fileInsights.hasEncoder;
+}
+
 /** What is not causal, or pooled over all tokens, must be evaluated in one batch: llama.cpp aborts the process otherwise. */
 function batchTokens(model: LlamaModel, contextTokens: number): number {
-  const { attention, pooling_type: pooling = POOLING.none } = model.fileInfo.architectureMetadata;
-  const isCausal = attention?.causal !== false && !model.fileInsights.hasEncoder;
+  const { pooling_type: pooling = POOLING.none } = model.fileInfo.architectureMetadata;
   const ofOneToken = pooling === POOLING.none || pooling === POOLING.last;
-  return isCausal && ofOneToken ? Math.min(BATCH_TOKENS, contextTokens + 1) : contextTokens + 1;
+  return isCausal(model) && ofOneToken ? Math.min(BATCH_TOKENS, contextTokens + 1) : contextTokens + 1;
 }
 
 function refuseEmbedding(model: LlamaModel): void {

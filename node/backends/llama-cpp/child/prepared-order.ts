@@ -11,7 +11,7 @@ import type { Vocabulary } from './native-vocabulary.ts';
 import { echoText, type RenderedPrompt, renderPrompt } from './rendered-prompt.ts';
 
 /** The part of a loaded model that orders need. */
-export type OrderModel = Pick<NativeModel, 'contextTokens' | 'vocabulary' | 'template' | 'grammar'>;
+export type OrderModel = Pick<NativeModel, 'contextTokens' | 'vocabulary' | 'template' | 'grammar' | 'generates'>;
 
 export interface PreparedOrder {
   readonly order: LaneOrder;
@@ -26,6 +26,10 @@ export interface PreparedOrder {
  */
 export async function prepareOrder(order: LaneOrder, model: OrderModel): Promise<PreparedOrder> {
   const { vocabulary } = model;
+  if (!model.generates) {
+    const message = 'This model generates no text: it is for embeddings or reranking. Choose another model.';
+    throw new MeshError('invalid_request', message, { param: 'model' });
+  }
   const prompt = renderPrompt(order.prompt, model);
   refuseUnknownBias(order, vocabulary);
   refuseUnknownResumed(order, vocabulary);
