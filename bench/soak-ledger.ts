@@ -24,6 +24,7 @@ export class SoakLedger {
   readonly #open = new Set<Promise<void>>();
   readonly #slow: string[] = [];
   #excused = 0;
+  #told = 0;
 
   constructor(questions: FaultQuestions) {
     this.#questions = questions;
@@ -66,6 +67,13 @@ export class SoakLedger {
   /** Broken promises, one line each. */
   violations(): readonly string[] {
     return this.#violations;
+  }
+
+  /** Those since the last call. */
+  news(): readonly string[] {
+    const news = this.#violations.slice(this.#told);
+    this.#told = this.#violations.length;
+    return news;
   }
 
   line(): string {

@@ -164,6 +164,7 @@ async function progress(goesOn: () => boolean): Promise<void> {
     await vitals.take();
     const elapsed = `${String(Math.round((performance.now() - begunAtMs) / 1000)).padStart(5)} s`;
     say(`${elapsed}, ${strikes} faults: ${ledger.line()}; ${vitals.line()}`);
+    for (const line of ledger.news()) say(`broken: ${line}`);
   }
 }
 
@@ -171,7 +172,9 @@ function report(): void {
   say(`\nfaults: ${ledger.struck()}`);
   say(`answers: ${ledger.line()}`);
   for (const slow of ledger.slow()) say(`slow: ${slow}`);
-  troubles.push(...ledger.violations(), ...mesh.unowned());
+  const broken = ledger.violations().length;
+  if (broken > 0) troubles.push(`${broken} answers, named above`);
+  troubles.push(...ledger.news(), ...mesh.unowned());
   for (const trend of vitals.trends((minutes * 60_000) / 3)) {
     say(trendLine(trend));
     troubles.push(...leaks(trend));

@@ -241,6 +241,9 @@ export class MeshNode {
     });
     engine.onEvent((event) => this.#emit(engineEvent(event)));
     table.onChange((change) => {
+      const { kind, peer, reason } = change;
+      if (kind === 'up') health.peerReturned(peer.fingerprint);
+      if (kind === 'down' && reason === 'lost') health.peerLost(peer.fingerprint, table.onlineCount());
       const event = peerEvent(change);
       if (event !== null) this.#emit(event);
     });

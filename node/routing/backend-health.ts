@@ -44,6 +44,8 @@ const MOST_COOL_OFF_MS = 30_000;
 const UNAUTHORIZED_MS = 5 * 60_000;
 /** Peers that become unreachable within this time of each other were cut off by one thing, which is more likely here. */
 const OWN_TROUBLE_WINDOW_MS = 1000;
+/** Peers that all fall silent within this time were not all at fault: it is this host's own network. */
+const CUT_OFF_WINDOW_MS = 3000;
 
 /** Whose failure a code is: the backend's, only that of one model there, or nobody's. */
 export function blameOf(code: ErrorCode): 'backend' | 'model' | 'nobody' {
@@ -58,6 +60,9 @@ export class BackendHealth {
   /** Peers that were unreachable lately, with the time. */
   #unreachable: readonly { readonly id: string; readonly at: number }[] = [];
   #lastReachedAt = Number.NEGATIVE_INFINITY;
+  /** Peers that fell silent lately, with the time. */
+  #lost: readonly { readonly id: string; readonly at: number }[] = [];
+  #cutOffUntil = Number.NEGATIVE_INFINITY;
 
   constructor(components: BackendHealthComponents) {
     this.#components = components;
@@ -109,6 +114,22 @@ export class BackendHealth {
     };
   }
 
+  /** A peer fell silent without a goodbye. `left`: how many are still there. */
+  peerLost(id: string, left: number): void {
+    const { breakers, clock } = this.#components;
+    const now = clock.now();
+    const since = now - CUT_OFF_WINDOW_MS;
+    this.#lost = [...this.#lost.filter((one) => one.at > since && one.id !== id), { id, at: now }];
+    if (left > 0 || this.#lost.length < 2) return;
+    this.#cutOffUntil = now + CUT_OFF_WINDOW_MS;
+    for (const one of this.#lost) breakers.of(one.id).forgive(since);
+  }
+
+  /** A peer that had fallen silent, or is new, says what it serves. */
+  peerReturned(id: string): void {
+    this.#components.breakers.returned(id);
+  }
+
   /** Did it refuse our key in the last five minutes? */
   isUnauthorized(backendId: string): boolean {
     return this.#unauthorized.has(backendId);
@@ -123,8 +144,9 @@ export class BackendHealth {
     const blame = blameOf(code);
     if (blame === 'nobody' || kind === 'engine') return blame;
     if (this.#components.ownTrouble?.() === true) return 'nobody';
-    const ours = kind === 'peer' && code === 'peer_unreachable' && this.#manyAreUnreachable(id);
-    return ours ? 'nobody' : blame;
+    const isPeerGone = kind === 'peer' && code === 'peer_unreachable';
+    const isCutOff = this.#components.clock.now() < this.#cutOffUntil;
+    return isPeerGone && (isCutOff || this.#manyAreUnreachable(id)) ? 'nobody' : blame;
   }
 
   /** Did another peer become unreachable just before, while nobody was reached? Then neither is to blame. */

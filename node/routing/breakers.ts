@@ -47,6 +47,11 @@ export class Breakers {
     return group === undefined || (group.own.admits() && group.models.get(modelId)?.admits() !== false);
   }
 
+  /** The backend was away and is back. Creates nothing. */
+  returned(backendId: string): void {
+    this.#groups.get(backendId)?.own.returned();
+  }
+
   /** State of the backend's own breaker. Creates nothing. */
   view(backendId: string): BreakerView {
     return this.#groups.get(backendId)?.own.view() ?? CLOSED;

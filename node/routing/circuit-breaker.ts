@@ -92,9 +92,17 @@ export class CircuitBreaker {
     const kept = this.#countedAt.filter((at) => at < since);
     if (kept.length === this.#countedAt.length || state.kind === 'half-open') return;
     if (state.kind === 'open' && state.reopened) return;
+    const failures = state.failures - (this.#countedAt.length - kept.length);
     this.#countedAt = kept;
-    if (state.kind === 'open') this.#enter({ kind: 'closed', failures: kept.length });
-    else this.#state = { kind: 'closed', failures: kept.length };
+    if (state.kind === 'open') this.#enter({ kind: 'closed', failures });
+    else this.#state = { kind: 'closed', failures };
+  }
+
+  /** The backend was away and shows that it is back: no reason to wait any longer, but its next failure opens it again. */
+  returned(): void {
+    if (this.#state.kind !== 'open') return;
+    this.#countedAt = [];
+    this.#enter({ kind: 'closed', failures: this.#options.failureThreshold - 1 });
   }
 
   #permit(generation: number): Permit {

@@ -90,6 +90,43 @@ test('peers that become unreachable apart in time, or while another is reached, 
   assert.deepEqual([reached.breakers.view('a').open, reached.breakers.view('b').open], [true, true]);
 });
 
+test('when all peers fall silent at about the same time none of them is blamed, before or after', () => {
+  const { clock, health, fail } = setUp();
+  clock.advance(5000);
+  for (let i = 0; i < 3; i++) fail('a', 'peer_unreachable');
+  clock.advance(1500);
+  health.peerLost('a', 1);
+  clock.advance(500);
+  assert.equal(health.obstacle('a', 'm')?.kind, 'circuit_open');
+  health.peerLost('b', 0);
+  assert.equal(health.obstacle('a', 'm'), null);
+  for (let i = 0; i < 3; i++) fail('b', 'peer_unreachable');
+  assert.equal(health.obstacle('b', 'm'), null);
+  for (let i = 0; i < 3; i++) fail('b', 'wedged');
+  assert.equal(health.obstacle('b', 'm')?.kind, 'circuit_open', 'but for what it did itself');
+});
+
+test('the only peer that is lost is blamed, and so is one of several', () => {
+  const { clock, health, fail } = setUp();
+  health.peerLost('a', 0);
+  health.peerLost('a', 0);
+  for (let i = 0; i < 3; i++) fail('a', 'peer_unreachable');
+  assert.equal(health.obstacle('a', 'm')?.kind, 'circuit_open');
+  clock.advance(5000);
+  health.peerLost('b', 3);
+  for (let i = 0; i < 3; i++) fail('b', 'peer_unreachable');
+  assert.equal(health.obstacle('b', 'm')?.kind, 'circuit_open');
+});
+
+test('a peer that comes back is asked at once, and its next failure opens its circuit again', () => {
+  const { health, fail } = setUp();
+  for (let i = 0; i < 3; i++) fail('a', 'peer_unreachable');
+  health.peerReturned('a');
+  assert.equal(health.obstacle('a', 'm'), null);
+  fail('a', 'peer_unreachable');
+  assert.equal(health.obstacle('a', 'm')?.kind, 'circuit_open');
+});
+
 test('HTTP nodes that refuse connections one after another are counted: a refusal shows that the network works', () => {
   const { breakers, fail } = setUp();
   for (const id of ['api:a', 'api:b']) for (let i = 0; i < 3; i++) fail(id, 'peer_unreachable', 'http');

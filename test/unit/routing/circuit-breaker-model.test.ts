@@ -157,7 +157,21 @@ class Forgive implements Command {
   readonly toString = (): string => `forgive ${this.#agoMs}`;
 }
 
+class Returned implements Command {
+  readonly check = (): boolean => true;
+  run(model: Reference, real: Real): void {
+    real.breaker.returned();
+    if (model.state === 'open') {
+      model.failures = new Array<number>(failureThreshold - 1).fill(Number.NEGATIVE_INFINITY);
+      enter(model, 'closed');
+    }
+    agree(model, real);
+  }
+  readonly toString = (): string => 'returned';
+}
+
 const COMMANDS: fc.Arbitrary<Command>[] = [
+  fc.constant(new Returned()),
   fc.constant(new Acquire()),
   fc
     .tuple(fc.constantFrom('success' as const, 'failure' as const, 'failure' as const, 'neutral' as const), fc.nat(20))
