@@ -3,10 +3,17 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { join } from 'node:path';
 import type { Clock } from '../common/clock.ts';
 import { MeshError } from '../common/errors.ts';
-import { formatKeyFile, type KeyFileEntry, type KeyLimits, MAX_KEYS, parseKeyFile } from './key-file.ts';
+import {
+  formatKeyFile,
+  type IssuedKeyView,
+  type KeyFileEntry,
+  type KeyLimits,
+  MAX_KEYS,
+  parseKeyFile,
+} from './key-file.ts';
 import { SharedFile } from './shared-file.ts';
 
-export type { KeyLimits } from './key-file.ts';
+export type { IssuedKeyView, KeyLimits } from './key-file.ts';
 
 /** What a key may be good for. `inference`: asking this node's engine from another node. */
 export const KEY_SCOPES = ['inference'] as const;
@@ -21,20 +28,6 @@ export interface NewKey {
   readonly inFlight?: number | null;
   /** Unix milliseconds from which on it is refused; null or absent: never. */
   readonly expiresAt?: number | null;
-}
-
-/** What may be shown of a key: never the key, nor its hash. */
-export interface IssuedKeyView {
-  /** 8 hex digits. */
-  readonly id: string;
-  readonly name: string;
-  /** May hold scopes of later versions. */
-  readonly scopes: readonly string[];
-  readonly limits: KeyLimits;
-  /** Unix milliseconds, as are all times here. */
-  readonly createdAt: number;
-  readonly expiresAt: number | null;
-  readonly revokedAt: number | null;
 }
 
 /** Whose key it is, and what it allows. */

@@ -7,16 +7,21 @@ export interface KeyLimits {
   readonly inFlight: number | null;
 }
 
-export interface KeyFileEntry {
+/** What may be shown of a key: never the key, nor its hash. */
+export interface IssuedKeyView {
   /** First 8 hex digits of the hash. */
   readonly id: string;
   readonly name: string;
+  /** May hold scopes of later versions. */
   readonly scopes: readonly string[];
   readonly limits: KeyLimits;
-  /** Unix milliseconds, as the other times. */
+  /** Unix milliseconds, as are all times here. */
   readonly createdAt: number;
   readonly expiresAt: number | null;
   readonly revokedAt: number | null;
+}
+
+export interface KeyFileEntry extends IssuedKeyView {
   /** sha256 of the key: 32 bytes. */
   readonly hash: Buffer;
 }

@@ -6,20 +6,10 @@ import { renderPrompt } from '../../node/backends/llama-cpp/child/rendered-promp
 import { demoModelPath } from '../../node/backends/llama-cpp/demo/demo-model.ts';
 import type { Sampling } from '../../node/backends/llama-cpp/request/generation-request.ts';
 import { MeshError } from '../../node/common/errors.ts';
+import { GREEDY } from '../support/lane-order.ts';
 
 const PERSON = `root ::= "{\\"name\\": \\"" letter letter? letter? letter? "\\", \\"age\\": " [1-9] [0-9]? "}"
 letter ::= [a-z]`;
-const SAMPLING: Sampling = {
-  temperature: 0,
-  topP: 1,
-  topK: 40,
-  minP: 0,
-  repeatPenalty: 1,
-  frequencyPenalty: 0,
-  presencePenalty: 0,
-  seed: 1,
-  logitBias: [],
-};
 
 interface Asked {
   readonly sampling?: Partial<Sampling>;
@@ -48,7 +38,7 @@ test('a native model under a grammar', async (t) => {
     let input = [...prompt, ...generated];
     while (generated.length < 60) {
       const { token } = await sequence.next(input, {
-        sampling: { ...SAMPLING, ...asked.sampling },
+        sampling: { ...GREEDY, ...asked.sampling },
         generated,
         grammar,
         logprobs: asked.logprobs ?? null,
@@ -128,7 +118,7 @@ test('a native model under a grammar', async (t) => {
   await t.test('log probabilities under it are those of the model without it', async () => {
     await first.keep(0);
     await second.keep(0);
-    const question = { sampling: SAMPLING, generated: [], logprobs: 3 };
+    const question = { sampling: GREEDY, generated: [], logprobs: 3 };
     const free = await first.next(prompt, { ...question, grammar: null });
     const bound = await second.next(prompt, { ...question, grammar: await model.grammar('root ::= "zz"') });
     assert.deepEqual(bound.logprob?.top, free.logprob?.top);

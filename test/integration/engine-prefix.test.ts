@@ -7,6 +7,7 @@ import { demoModelPath } from '../../node/backends/llama-cpp/demo/demo-model.ts'
 import type { LlamaEngine } from '../../node/backends/llama-cpp/engine.ts';
 import { promptTokens } from '../../node/backends/llama-cpp/prompt/prompt-tokens.ts';
 import { ask, chatRequest, demoEngine, neverAborted, type WholeAnswer, wholeAnswer } from '../support/demo-engine.ts';
+import { GREEDY } from '../support/lane-order.ts';
 
 const TURNS = 4;
 const CONVERSATIONS = [
@@ -105,17 +106,6 @@ test('what an aborted answer had evaluated is reused, and the answer after it is
   assert.deepEqual(again.tokens, whole.tokens);
 });
 
-const GREEDY = {
-  temperature: 0,
-  topP: 1,
-  topK: 40,
-  minP: 0,
-  repeatPenalty: 1,
-  frequencyPenalty: 0,
-  presencePenalty: 0,
-  seed: 1,
-  logitBias: [],
-};
 const question = (generated: readonly number[]): StepQuestion => ({
   sampling: GREEDY,
   generated,

@@ -6,20 +6,10 @@ import { vocabularyOf } from '../../node/backends/llama-cpp/child/native-vocabul
 import { demoModelPath } from '../../node/backends/llama-cpp/demo/demo-model.ts';
 import type { Sampling } from '../../node/backends/llama-cpp/request/generation-request.ts';
 import { positionSeed } from '../../node/backends/llama-cpp/request/sampling.ts';
+import { GREEDY } from '../support/lane-order.ts';
 
 const CONTEXT_TOKENS = 512;
 const PROMPT = '<|im_start|>user\nTell me a story about an owl.<|im_end|>\n<|im_start|>assistant\n';
-const GREEDY: Sampling = {
-  temperature: 0,
-  topP: 1,
-  topK: 40,
-  minP: 0,
-  repeatPenalty: 1,
-  frequencyPenalty: 0,
-  presencePenalty: 0,
-  seed: 7,
-  logitBias: [],
-};
 /** Each differs from the one before it in something that a sampler has to forget. */
 const WAYS: readonly Sampling[] = [
   { ...GREEDY, temperature: 1.4 },

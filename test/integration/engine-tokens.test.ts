@@ -4,19 +4,9 @@ import { loadNativeModel } from '../../node/backends/llama-cpp/child/native-mode
 import { demoModelPath } from '../../node/backends/llama-cpp/demo/demo-model.ts';
 import { OutputPipeline } from '../../node/backends/llama-cpp/output/output-pipeline.ts';
 import { promptTokens } from '../../node/backends/llama-cpp/prompt/prompt-tokens.ts';
+import { GREEDY } from '../support/lane-order.ts';
 
 const CONTROL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>'];
-const GREEDY = {
-  temperature: 0,
-  topP: 1,
-  topK: 40,
-  minP: 0,
-  repeatPenalty: 1,
-  frequencyPenalty: 0,
-  presencePenalty: 0,
-  seed: 1,
-  logitBias: [],
-};
 
 test("the demo model's own tokens", async (t) => {
   const model = await loadNativeModel(

@@ -2,7 +2,7 @@
 
 import type { FinishReason, Timings, TokenLogprob, ToolCallDelta } from '../../../protocols/inference/events.ts';
 import type { ErrorCode } from '../../common/errors.ts';
-import type { Constraint, Prompt, Sampling } from './request/generation-request.ts';
+import type { GenerationRequest, Prompt } from './request/generation-request.ts';
 import type { EngineTask, EngineTaskResult } from './tasks/engine-task.ts';
 
 export type GpuChoice = 'auto' | 'off' | 'cuda' | 'vulkan' | 'metal';
@@ -18,23 +18,16 @@ export interface LoadOrder {
   readonly parallel: number;
 }
 
-/** One choice of a request: what runs on one sequence. */
-export interface LaneOrder {
+/** One choice of a request: what runs on one sequence. Its sampling has the choice's own seed. */
+export interface LaneOrder
+  extends Pick<
+    GenerationRequest,
+    'maxTokens' | 'stop' | 'sampling' | 'constraint' | 'parseTools' | 'parallelTools' | 'logprobs' | 'echo'
+  > {
   readonly type: 'lane';
   /** Its number in the answer. */
   readonly choice: number;
   readonly prompt: Prompt;
-  /** null for what fits the context. 0 evaluates nothing but what an echo needs. */
-  readonly maxTokens: number | null;
-  readonly stop: readonly string[];
-  /** With the choice's own seed. */
-  readonly sampling: Sampling;
-  readonly constraint: Constraint;
-  readonly parseTools: boolean;
-  readonly parallelTools: boolean;
-  /** Alternatives to report for each token; null for no log probabilities. */
-  readonly logprobs: number | null;
-  readonly echo: boolean;
   /** Ids of tool calls derive from it: the same for the same choice of a request on every machine. */
   readonly callIdSeed: string;
   /** The answer's tokens that have gone out already: it goes on behind them, and releases nothing of theirs. */

@@ -1,4 +1,5 @@
 /** A request that goes on with a text that another server began: the text becomes the beginning of the answer. Pure. */
+import { isRecord } from '../../../protocols/inference/bodies/body-json.ts';
 import type { InferenceRequest } from '../../../protocols/inference/events.ts';
 
 /**
@@ -88,6 +89,3 @@ function parse(bytes: Uint8Array): Body | null {
     return null;
   }
 }
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -1,4 +1,5 @@
 /** Finds out by two or three small questions whether a server can go on with a chat answer that another began. */
+import { isRecord } from '../../../protocols/inference/bodies/body-json.ts';
 import { MeshError } from '../../common/errors.ts';
 import type { PrefillDialect } from './continuation-body.ts';
 import type { HttpClient, HttpLimits } from './http-client.ts';
@@ -52,6 +53,3 @@ async function ask(
     answer.close();
   }
 }
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -1,5 +1,7 @@
 /** What a server says it serves: `GET /v1/models` as catalog entries. */
+
 import type { CatalogEntry, ModelState } from '../../../protocols/catalog/catalog.ts';
+import { isRecord } from '../../../protocols/inference/bodies/body-json.ts';
 import type { Clock } from '../../common/clock.ts';
 import { MeshError } from '../../common/errors.ts';
 import { HttpClient, type HttpLimits } from './http-client.ts';
@@ -117,6 +119,3 @@ function parseModel(item: unknown): CatalogEntry | null {
 
 const firstCount = (...values: readonly unknown[]): number =>
   values.find((value): value is number => Number.isSafeInteger(value) && Number(value) > 0) ?? 0;
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);

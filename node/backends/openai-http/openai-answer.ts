@@ -1,7 +1,10 @@
 /** One answer in OpenAI's shapes turned into events: pure, fed with parsed chunks or the whole body. */
+
+import { isRecord } from '../../../protocols/inference/bodies/body-json.ts';
 import type { ChunkEvent, EndEvent, Timings, Usage } from '../../../protocols/inference/events.ts';
 import { MeshError } from '../../common/errors.ts';
 import { OpenAiChoice } from './openai-choice.ts';
+import { parseJson } from './parse-json.ts';
 import { errorInBand } from './upstream-errors.ts';
 
 const MAX_TEXT_LENGTH = 256 * 1024 * 1024;
@@ -41,7 +44,7 @@ export class OpenAiAnswer {
    * @throws MeshError `upstream_error` for what is no such thing or cannot be carried, or the error that it reports.
    */
   take(text: string): ChunkEvent[] {
-    const json = parse(text);
+    const json = parseJson(text);
     if (!isRecord(json)) throw this.#broken('sent something that is no JSON object');
     const { error } = json;
     if (error !== undefined && error !== null && error !== '') throw errorInBand(this.#name, error);
@@ -86,7 +89,7 @@ export class OpenAiAnswer {
  * @throws MeshError `upstream_error` for what is no JSON, or the error that it reports.
  */
 export function readResult(text: string, name: string): { readonly body: Uint8Array; readonly usage: Usage } {
-  const json = parse(text);
+  const json = parseJson(text);
   if (json === undefined) throw new MeshError('upstream_error', `${name} sent something that is no JSON`);
   if (isRecord(json) && json['error'] !== undefined && json['error'] !== null) throw errorInBand(name, json['error']);
   const usage = readUsage(isRecord(json) ? json['usage'] : null);
@@ -109,14 +112,3 @@ function readUsage(usage: unknown): Usage | null {
 
 const count = (value: unknown): number =>
   typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : 0;
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
-  }
-}
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -1,9 +1,8 @@
 /** Tool calls as servers send them, as deltas that keep the contract: each call numbered once, named in its first part. */
+import { isRecord } from '../../../protocols/inference/bodies/body-json.ts';
 import type { ToolCallDelta } from '../../../protocols/inference/events.ts';
 
 const MAX_CALLS = 1024;
-
-type Fields = Readonly<Record<string, unknown>>;
 
 /** One call as far as it came. */
 interface Call {
@@ -56,5 +55,3 @@ function argumentsOf(value: unknown): string | null {
 }
 
 const nonEmpty = (value: unknown): string | null => (typeof value === 'string' && value !== '' ? value : null);
-const isRecord = (value: unknown): value is Fields =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -1,4 +1,5 @@
 /** One choice of an answer in OpenAI's shapes, turned into chunks. */
+import { isRecord } from '../../../protocols/inference/bodies/body-json.ts';
 import type { ChunkEvent, FinishReason, ToolCallDelta } from '../../../protocols/inference/events.ts';
 import { MeshError } from '../../common/errors.ts';
 import { OpenAiCalls } from './openai-calls.ts';
@@ -111,5 +112,3 @@ function isPresent(value: unknown): boolean {
 }
 
 const quote = (value: unknown): string => JSON.stringify(String(value).slice(0, 50));
-const isRecord = (value: unknown): value is Fields =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);

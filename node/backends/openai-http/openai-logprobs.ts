@@ -1,4 +1,5 @@
 /** Log probabilities of an answer in OpenAI's two shapes, read leniently: what is no such thing is left out. */
+import { isRecord } from '../../../protocols/inference/bodies/body-json.ts';
 import type { Logprob, TokenLogprob } from '../../../protocols/inference/events.ts';
 
 const MAX_ALTERNATIVES = 128;
@@ -57,5 +58,3 @@ const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? v
 const utf8 = (text: string): number[] => [...Buffer.from(text)];
 const isBytes = (value: unknown): value is number[] =>
   Array.isArray(value) && value.every((it) => Number.isInteger(it));
-const isRecord = (value: unknown): value is Fields =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);

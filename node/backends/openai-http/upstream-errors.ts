@@ -1,6 +1,9 @@
 /** What a server's refusal means here: pure, from status, headers and body to a `MeshError`. */
+
 import type { IncomingHttpHeaders } from 'node:http';
+import { isRecord } from '../../../protocols/inference/bodies/body-json.ts';
 import { type ErrorCode, MeshError } from '../../common/errors.ts';
+import { parseJson } from './parse-json.ts';
 
 /** A refusal as it came. */
 export interface Refusal {
@@ -97,7 +100,7 @@ function codeOf(status: number, said: SaidError): ErrorCode {
 
 /** OpenAI's shape, that of servers which say `{"message"}` or `{"detail"}` only, or text. HTML says nothing. */
 function readError(body: string): SaidError {
-  const json = parse(body);
+  const json = parseJson(body);
   const outer = isRecord(json) ? json : {};
   const inner = isRecord(outer['error']) ? outer['error'] : outer;
   const message = [inner['message'], outer['error'], outer['detail'], outer['message']].find(
@@ -117,14 +120,3 @@ function oneLine(text: string): string {
   const line = text.replace(/[\p{Cc}\s]+/gu, ' ').trim();
   return line.length > MAX_MESSAGE_LENGTH ? `${line.slice(0, MAX_MESSAGE_LENGTH)}…` : line;
 }
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
-  }
-}
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -2,41 +2,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Admission } from '../../../node/backends/llama-cpp/admission.ts';
 import { Answer, type AnswerEvent } from '../../../node/backends/llama-cpp/answer.ts';
-import type { LaneOrder } from '../../../node/backends/llama-cpp/ipc.ts';
 import { MeshError } from '../../../node/common/errors.ts';
 import type { ProgressEvent } from '../../../protocols/inference/events.ts';
+import { laneOrder } from '../../support/lane-order.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
-const ORDER: LaneOrder = {
-  type: 'lane',
-  choice: 0,
-  prompt: { kind: 'text', text: 'hi' },
-  maxTokens: null,
-  stop: [],
-  sampling: {
-    temperature: 0,
-    topP: 1,
-    topK: 40,
-    minP: 0,
-    repeatPenalty: 1,
-    frequencyPenalty: 0,
-    presencePenalty: 0,
-    seed: 1,
-    logitBias: [],
-  },
-  constraint: { type: 'none' },
-  parseTools: false,
-  parallelTools: true,
-  logprobs: null,
-  echo: false,
-  callIdSeed: '',
-  resumed: [],
-  finished: false,
-};
 const QUEUED: ProgressEvent = { type: 'progress', state: 'queued', fraction: null };
 const ACCEPTED = { type: 'accepted', promptTokens: 1, promptDigest: '' } as const;
 
-const answer = (clock = new ManualClock()): Answer => new Answer({ clock, progress: () => QUEUED }, ORDER);
+const answer = (clock = new ManualClock()): Answer => new Answer({ clock, progress: () => QUEUED }, laneOrder('hi'));
 
 test('requests get slots in the order in which they came, and a full queue refuses', () => {
   const admission = new Admission({ parallel: 2, queueLimit: 1 });

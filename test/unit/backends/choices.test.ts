@@ -8,6 +8,7 @@ import { laneOrders } from '../../../node/backends/llama-cpp/lane-orders.ts';
 import type { GenerationRequest } from '../../../node/backends/llama-cpp/request/generation-request.ts';
 import { MeshError } from '../../../node/common/errors.ts';
 import type { InferenceEvent, ResumedChoice } from '../../../protocols/inference/events.ts';
+import { GREEDY } from '../../support/lane-order.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
 const FACTS: ChoiceFacts = { fingerprint: 'me', artifact: 'a'.repeat(64) };
@@ -18,17 +19,7 @@ const request = (prompts: readonly string[], fields: Partial<GenerationRequest> 
   choices: 1,
   maxTokens: 4,
   stop: [],
-  sampling: {
-    temperature: 1,
-    topP: 1,
-    topK: 40,
-    minP: 0,
-    repeatPenalty: 1,
-    frequencyPenalty: 0,
-    presencePenalty: 0,
-    seed: 1,
-    logitBias: [],
-  },
+  sampling: { ...GREEDY, temperature: 1 },
   constraint: { type: 'none' },
   parseTools: false,
   parallelTools: true,

@@ -6,6 +6,7 @@ import type { NativeSequence } from '../../../node/backends/llama-cpp/child/nati
 import type { FromChild, LaneOrder, StepOutput } from '../../../node/backends/llama-cpp/ipc.ts';
 import { ChatTemplate } from '../../../node/backends/llama-cpp/prompt/chat-template.ts';
 import { MeshError } from '../../../node/common/errors.ts';
+import { laneOrder } from '../../support/lane-order.ts';
 
 const END = 0;
 
@@ -81,34 +82,6 @@ class LetterModel {
   }
 }
 
-const order = (text: string, fields: Partial<LaneOrder> = {}): LaneOrder => ({
-  type: 'lane',
-  choice: 0,
-  prompt: { kind: 'text', text },
-  maxTokens: 4,
-  stop: [],
-  sampling: {
-    temperature: 0,
-    topP: 1,
-    topK: 40,
-    minP: 0,
-    repeatPenalty: 1,
-    frequencyPenalty: 0,
-    presencePenalty: 0,
-    seed: 1,
-    logitBias: [],
-  },
-  constraint: { type: 'none' },
-  parseTools: false,
-  parallelTools: true,
-  logprobs: null,
-  echo: false,
-  callIdSeed: 'x',
-  resumed: [],
-  finished: false,
-  ...fields,
-});
-
 /** A loaded host, what it sent, and a wait for something it sends. */
 async function loadedHost(native: NativeModel) {
   const sent: FromChild[] = [];
@@ -139,7 +112,7 @@ async function loadedHost(native: NativeModel) {
 
 test('two requests share each step, and one message carries what the step gave both', async () => {
   const { host, sent, until, outputs, ended } = await loadedHost(new LetterModel().native(4));
-  await Promise.all([1, 2].map((id) => host.receive({ type: 'generate', id, order: order('hi') })));
+  await Promise.all([1, 2].map((id) => host.receive({ type: 'generate', id, order: laneOrder('hi') })));
   await until(() => ended(1) && ended(2));
   const steps = sent.filter((message) => message.type === 'step');
   assert.deepEqual(
@@ -165,8 +138,8 @@ test('a cancelled generation takes no further token, and its slot, the lowest, i
 }, async () => {
   const model = new LetterModel();
   const { host, sent, until, outputs } = await loadedHost(model.native(2, 10_000));
-  await host.receive({ type: 'generate', id: 1, order: order('hi', { maxTokens: 9_000 }) });
-  await host.receive({ type: 'generate', id: 2, order: order('hi', { maxTokens: 9_000 }) });
+  await host.receive({ type: 'generate', id: 1, order: laneOrder('hi', { maxTokens: 9_000 }) });
+  await host.receive({ type: 'generate', id: 2, order: laneOrder('hi', { maxTokens: 9_000 }) });
   await until(() => outputs(1).length >= 5);
   const before = model.evaluated.filter((entry) => entry.startsWith('0+')).length;
   await host.receive({ type: 'cancel', id: 1 });
@@ -176,7 +149,7 @@ test('a cancelled generation takes no further token, and its slot, the lowest, i
   const shown = outputs(1).reduce((sum, { tokens }) => sum + tokens.length, 0);
   const released = sent.find((message) => message.type === 'released');
   assert.ok(released !== undefined && released.completionTokens - shown <= 1);
-  await host.receive({ type: 'generate', id: 3, order: order('hi') });
+  await host.receive({ type: 'generate', id: 3, order: laneOrder('hi') });
   await until(() => outputs(3).length > 0);
   assert.ok(model.evaluated.filter((entry) => entry.startsWith('0+')).length > after);
   await host.receive({ type: 'cancel', id: 2 });
@@ -185,7 +158,7 @@ test('a cancelled generation takes no further token, and its slot, the lowest, i
 
 test('a cancel that overtakes the start is obeyed', async () => {
   const { host, sent } = await loadedHost(new LetterModel().native(1));
-  const starting = host.receive({ type: 'generate', id: 1, order: order('hi') });
+  const starting = host.receive({ type: 'generate', id: 1, order: laneOrder('hi') });
   await host.receive({ type: 'cancel', id: 1 });
   await starting;
   assert.deepEqual(sent.at(-1), { type: 'released', id: 1, completionTokens: 0 });
@@ -194,14 +167,14 @@ test('a cancel that overtakes the start is obeyed', async () => {
 test('a long prompt is evaluated in slices of 128 tokens', async () => {
   const model = new LetterModel();
   const { host, until, ended } = await loadedHost(model.native(1, 1_000));
-  await host.receive({ type: 'generate', id: 1, order: order('x'.repeat(300), { maxTokens: 1 }) });
+  await host.receive({ type: 'generate', id: 1, order: laneOrder('x'.repeat(300), { maxTokens: 1 }) });
   await until(() => ended(1));
   assert.deepEqual(model.evaluated, ['0+128', '0+128', '0+44!']);
 });
 
 test('an answer longer than the room is clamped to it', async () => {
   const { host, until, outputs, ended } = await loadedHost(new LetterModel().native(1, 20));
-  await host.receive({ type: 'generate', id: 1, order: order('x'.repeat(15), { maxTokens: 100 }) });
+  await host.receive({ type: 'generate', id: 1, order: laneOrder('x'.repeat(15), { maxTokens: 100 }) });
   await until(() => ended(1));
   assert.deepEqual(outputs(1).at(-1)?.end?.completionTokens, 5);
   assert.equal(outputs(1).at(-1)?.end?.finish, 'length');
@@ -213,18 +186,18 @@ test('a decode that fails refuses its request and frees the slot', async () => {
   model.beforeToken = () => {
     throw new Error('decode failed');
   };
-  await host.receive({ type: 'generate', id: 1, order: order('hi') });
+  await host.receive({ type: 'generate', id: 1, order: laneOrder('hi') });
   await until(() => sent.some((message) => message.type === 'refused'));
   assert.deepEqual(sent.at(-1), { type: 'refused', id: 1, code: 'engine_failed', message: 'decode failed' });
   model.beforeToken = () => {};
-  await host.receive({ type: 'generate', id: 2, order: order('hi') });
+  await host.receive({ type: 'generate', id: 2, order: laneOrder('hi') });
   await until(() => ended(2));
 });
 
 test('a prompt without room is refused with its code, before any evaluation', async () => {
   const model = new LetterModel();
   const { host, sent } = await loadedHost(model.native(1, 10));
-  await host.receive({ type: 'generate', id: 1, order: order('x'.repeat(10)) });
+  await host.receive({ type: 'generate', id: 1, order: laneOrder('x'.repeat(10)) });
   const refused = sent.at(-1);
   assert.ok(refused?.type === 'refused' && refused.code === 'context_length_exceeded' && refused.param === 'prompt');
   assert.deepEqual(model.evaluated, []);
@@ -236,7 +209,7 @@ test('a model that cannot be loaded is the only failure that ends the child', as
     now: () => 0,
     send: () => {},
   });
-  await host.receive({ type: 'generate', id: 1, order: order('hi') });
+  await host.receive({ type: 'generate', id: 1, order: laneOrder('hi') });
   await assert.rejects(
     host.receive({ type: 'load', modelPath: '', gpu: 'off', contextTokens: null, parallel: 1 }),
     /too large/,
@@ -248,12 +221,12 @@ const PREFIX = 'a conversation that is longer than the shortest useful prefix';
 test('a prompt that goes on from an earlier one evaluates only what is new, and says so', async () => {
   const model = new LetterModel();
   const { host, until, outputs, ended } = await loadedHost(model.native(3));
-  await host.receive({ type: 'generate', id: 1, order: order(PREFIX) });
+  await host.receive({ type: 'generate', id: 1, order: laneOrder(PREFIX) });
   await until(() => ended(1));
   assert.equal(outputs(1).at(-1)?.end?.cachedTokens, 0);
   assert.equal(String.fromCodePoint(...(model.held[0] ?? [])), `${PREFIX}abc`, 'the last token is not evaluated yet');
   model.evaluated.length = 0;
-  await host.receive({ type: 'generate', id: 2, order: order(`${PREFIX}abca and so on`, { maxTokens: 1 }) });
+  await host.receive({ type: 'generate', id: 2, order: laneOrder(`${PREFIX}abca and so on`, { maxTokens: 1 }) });
   await until(() => ended(2));
   assert.deepEqual(model.evaluated, ['0+11!']);
   assert.equal(outputs(2).at(-1)?.end?.cachedTokens, PREFIX.length + 3);
@@ -265,7 +238,7 @@ test('the same prompt once more evaluates its last token', async () => {
   const { host, until, outputs, ended } = await loadedHost(model.native(1));
   for (const id of [1, 2]) {
     model.evaluated.length = 0;
-    await host.receive({ type: 'generate', id, order: order(PREFIX) });
+    await host.receive({ type: 'generate', id, order: laneOrder(PREFIX) });
     await until(() => ended(id));
   }
   assert.equal(model.evaluated[0], '0+1!');
@@ -281,11 +254,11 @@ test('the same prompt once more evaluates its last token', async () => {
 test('a sequence that cannot be cut where asked evaluates the rest again', async () => {
   const model = new LetterModel();
   const { host, until, outputs, ended } = await loadedHost(model.native(1));
-  await host.receive({ type: 'generate', id: 1, order: order(PREFIX) });
+  await host.receive({ type: 'generate', id: 1, order: laneOrder(PREFIX) });
   await until(() => ended(1));
   model.mostKept = 10;
   model.evaluated.length = 0;
-  await host.receive({ type: 'generate', id: 2, order: order(PREFIX, { maxTokens: 1 }) });
+  await host.receive({ type: 'generate', id: 2, order: laneOrder(PREFIX, { maxTokens: 1 }) });
   await until(() => ended(2));
   assert.deepEqual(model.evaluated, [`0+${PREFIX.length - 10}!`]);
   assert.equal(outputs(2).at(-1)?.end?.cachedTokens, 10);
@@ -294,13 +267,13 @@ test('a sequence that cannot be cut where asked evaluates the rest again', async
 test('what a cancelled request had evaluated serves the next one', async () => {
   const model = new LetterModel();
   const { host, sent, until, outputs, ended } = await loadedHost(model.native(2, 10_000));
-  await host.receive({ type: 'generate', id: 1, order: order(PREFIX, { maxTokens: 9_000 }) });
+  await host.receive({ type: 'generate', id: 1, order: laneOrder(PREFIX, { maxTokens: 9_000 }) });
   await until(() => outputs(1).length >= 5);
   await host.receive({ type: 'cancel', id: 1 });
   await until(() => sent.some((message) => message.type === 'released'));
   const held = String.fromCodePoint(...(model.held[0] ?? []));
   assert.ok(held.startsWith(`${PREFIX}abca`));
-  await host.receive({ type: 'generate', id: 2, order: order(`${held}?`, { maxTokens: 1 }) });
+  await host.receive({ type: 'generate', id: 2, order: laneOrder(`${held}?`, { maxTokens: 1 }) });
   await until(() => ended(2));
   assert.equal(outputs(2).at(-1)?.end?.cachedTokens, held.length);
 });
@@ -320,7 +293,7 @@ test('an answer resumed after any token gives the rest: tokens, text and end', a
     let id = 0;
     const run = async (resumed: readonly number[]): Promise<StepOutput[]> => {
       id += 1;
-      await host.receive({ type: 'generate', id, order: order('hi', { ...fields, resumed }) });
+      await host.receive({ type: 'generate', id, order: laneOrder('hi', { ...fields, resumed }) });
       await until(() => ended(id));
       return outputs(id);
     };
@@ -348,7 +321,7 @@ test('a report is never text alone: what is held back comes with the end', async
   const model = new LetterModel();
   model.ends = 4;
   const { host, until, outputs, ended } = await loadedHost(model.native(1));
-  await host.receive({ type: 'generate', id: 1, order: order('hi', { maxTokens: 9, stop: ['abcax'] }) });
+  await host.receive({ type: 'generate', id: 1, order: laneOrder('hi', { maxTokens: 9, stop: ['abcax'] }) });
   await until(() => ended(1));
   assert.deepEqual(
     outputs(1).map(({ tokens, text, end }) => [tokens.length, text, end?.finish ?? null]),
@@ -371,7 +344,7 @@ test('an order that is only counted takes no sequence', async () => {
     { maxTokens: 0 },
   ];
   for (const [id, fields] of only.entries()) {
-    await host.receive({ type: 'generate', id, order: order('hi', fields) });
+    await host.receive({ type: 'generate', id, order: laneOrder('hi', fields) });
     assert.equal(sent.filter((message) => message.type === 'accepted').length, id + 1);
     assert.equal(outputs(id).length, 1);
     assert.equal(outputs(id)[0]?.end?.promptTokens, 2);
@@ -385,7 +358,7 @@ test('an echoed prompt is scored in slices, with the first token or alone', asyn
   const model = new LetterModel();
   const { host, until, outputs, ended } = await loadedHost(model.native(1, 200));
   const prompt = 'x'.repeat(70);
-  await host.receive({ type: 'generate', id: 1, order: order(prompt, { echo: true, logprobs: 0, maxTokens: 2 }) });
+  await host.receive({ type: 'generate', id: 1, order: laneOrder(prompt, { echo: true, logprobs: 0, maxTokens: 2 }) });
   await until(() => ended(1));
   assert.deepEqual(model.evaluated, ['0?32', '0?32', '0?5', '0+1!', '0+1!']);
   const [first, second] = outputs(1);
@@ -394,7 +367,7 @@ test('an echoed prompt is scored in slices, with the first token or alone', asyn
   assert.equal(first?.promptLogprobs?.[0], null);
   assert.equal(second?.promptLogprobs, undefined);
   model.evaluated.length = 0;
-  await host.receive({ type: 'generate', id: 2, order: order('xyz', { echo: true, logprobs: 0, maxTokens: 0 }) });
+  await host.receive({ type: 'generate', id: 2, order: laneOrder('xyz', { echo: true, logprobs: 0, maxTokens: 0 }) });
   await until(() => ended(2));
   assert.deepEqual(model.evaluated, ['0?2']);
   assert.deepEqual(
@@ -410,7 +383,7 @@ test('an echoed prompt is scored in slices, with the first token or alone', asyn
 
 test('what does not fit a vocabulary is refused by its field', async () => {
   const { host, sent } = await loadedHost(new LetterModel().native(1));
-  const { sampling } = order('');
+  const { sampling } = laneOrder('');
   const refused: [Partial<LaneOrder>, string, string | undefined][] = [
     [{ prompt: { kind: 'tokens', tokens: [1, 0x110000] } }, 'invalid_request', 'prompt'],
     [{ prompt: { kind: 'tokens', tokens: [] } }, 'invalid_request', 'prompt'],
@@ -421,7 +394,7 @@ test('what does not fit a vocabulary is refused by its field', async () => {
     [{ maxTokens: null, resumed: Array.from({ length: 98 }, () => 97) }, 'cannot_resume', undefined],
   ];
   for (const [id, [fields, code, param]] of refused.entries()) {
-    await host.receive({ type: 'generate', id, order: order('hi', fields) });
+    await host.receive({ type: 'generate', id, order: laneOrder('hi', fields) });
     const last = sent.at(-1);
     assert.ok(last?.type === 'refused' && last.id === id, JSON.stringify(fields));
     assert.deepEqual([last.code, last.param], [code, param]);
@@ -457,10 +430,10 @@ test('a grammar follows the tokens that stand already, and binds those that come
   };
   const { host, until, ended } = await loadedHost({ ...native, grammar });
   const json = { constraint: { type: 'json' }, maxTokens: 5 } as const;
-  await host.receive({ type: 'generate', id: 1, order: order('hi', { ...json, resumed: [97, 98, 99] }) });
+  await host.receive({ type: 'generate', id: 1, order: laneOrder('hi', { ...json, resumed: [97, 98, 99] }) });
   await until(() => ended(1));
   assert.deepEqual(accepted, [97, 98, 99]);
   assert.deepEqual(model.bound, [true, true]);
-  await host.receive({ type: 'generate', id: 2, order: order('hi', { ...json, resumed: [97], finished: true }) });
+  await host.receive({ type: 'generate', id: 2, order: laneOrder('hi', { ...json, resumed: [97], finished: true }) });
   assert.equal(compiled, 1, 'what is only counted needs none');
 });
