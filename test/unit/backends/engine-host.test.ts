@@ -164,12 +164,12 @@ test('a cancel that overtakes the start is obeyed', async () => {
   assert.deepEqual(sent.at(-1), { type: 'released', id: 1, completionTokens: 0 });
 });
 
-test('a long prompt is evaluated in slices of 128 tokens', async () => {
+test('a long prompt is evaluated in slices of 64 tokens, its last 128 at once', async () => {
   const model = new LetterModel();
   const { host, until, ended } = await loadedHost(model.native(1, 1_000));
   await host.receive({ type: 'generate', id: 1, order: laneOrder('x'.repeat(300), { maxTokens: 1 }) });
   await until(() => ended(1));
-  assert.deepEqual(model.evaluated, ['0+128', '0+128', '0+44!']);
+  assert.deepEqual(model.evaluated, ['0+64', '0+64', '0+64', '0+108!']);
 });
 
 test('an answer longer than the room is clamped to it', async () => {

@@ -10,7 +10,7 @@ import {
 } from '../../../node/backends/llama-cpp/child/step-scheduler.ts';
 import fc from '../../support/fc.ts';
 
-const BOUNDS: RoundBounds = { sliceTokens: 128, busyPrefillTokens: 256, batchTokens: 512 };
+const BOUNDS: RoundBounds = { sliceTokens: 128, lastSliceTokens: 128, busyPrefillTokens: 256, batchTokens: 512 };
 
 const lane = (sequenceId: number, pendingTokens: number, arrival = sequenceId): Lane => ({
   sequenceId,
@@ -199,4 +199,17 @@ test('a cancelled lane takes no further step, and the others lose no round', asy
     },
   );
   assert.deepEqual(seen, ['0:1 1:1', '0:1 1:1', '1:1', '1:1']);
+});
+
+test('a prompt of no more than a last slice is taken whole, a longer one in ordinary slices', () => {
+  const bounds = { ...BOUNDS, sliceTokens: 64 };
+  const lane = (sequenceId: number, pendingTokens: number) => ({ sequenceId, pendingTokens, arrival: sequenceId });
+  const tokensOf = (...pending: number[]): number[] =>
+    planRound(
+      pending.map((tokens, id) => lane(id, tokens)),
+      bounds,
+    ).map(({ tokens }) => tokens);
+  assert.deepEqual(tokensOf(128), [128]);
+  assert.deepEqual(tokensOf(129), [64]);
+  assert.deepEqual(tokensOf(480, 100), [16, 100]);
 });

@@ -10,7 +10,8 @@ import { needsSequence, type PreparedOrder, prepareOrder, scoresPrompt } from '.
 import { Slots } from './slots.ts';
 import { StepScheduler } from './step-scheduler.ts';
 
-const CPU_SLICE_TOKENS = 128;
+const CPU_SLICE_TOKENS = 64;
+const LAST_SLICE_TOKENS = 128;
 const GPU_SLICE_TOKENS = 512;
 const BUSY_PREFILL_TOKENS = 256;
 
@@ -65,6 +66,7 @@ export class EngineHost {
       { onRound: (stepped) => this.#report(stepped) },
       {
         sliceTokens: model.usesGpu ? GPU_SLICE_TOKENS : CPU_SLICE_TOKENS,
+        lastSliceTokens: model.usesGpu ? GPU_SLICE_TOKENS : LAST_SLICE_TOKENS,
         busyPrefillTokens: BUSY_PREFILL_TOKENS,
         batchTokens: BATCH_TOKENS,
       },

@@ -17,6 +17,8 @@ export interface Lane {
 export interface RoundBounds {
   /** Most prompt tokens of one request in a round: what the others wait for at most. */
   readonly sliceTokens: number;
+  /** A prompt with no more than these left is taken in whole: one that is sent with others then begins with them. */
+  readonly lastSliceTokens: number;
   /** Most prompt tokens in a round in which others are generating. */
   readonly busyPrefillTokens: number;
   /** Most tokens in a round. */
@@ -47,10 +49,10 @@ export function planRound<L extends Lane>(lanes: Iterable<L>, bounds: RoundBound
     bounds.batchTokens - round.length,
     round.length > 0 ? bounds.busyPrefillTokens : bounds.batchTokens,
   );
-  const ends = ({ pendingTokens }: L): boolean => pendingTokens <= bounds.sliceTokens;
+  const ends = ({ pendingTokens }: L): boolean => pendingTokens <= bounds.lastSliceTokens;
   const sliceTokens = prompts.some(ends) ? Math.ceil(bounds.sliceTokens * YIELDED_PART) : bounds.sliceTokens;
   for (const lane of oldestThenShortest(prompts)) {
-    const tokens = Math.min(lane.pendingTokens, ends(lane) ? bounds.sliceTokens : sliceTokens, left);
+    const tokens = Math.min(lane.pendingTokens, ends(lane) ? bounds.lastSliceTokens : sliceTokens, left);
     if (tokens <= 0) break;
     round.push({ lane, tokens });
     left -= tokens;
