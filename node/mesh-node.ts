@@ -6,7 +6,6 @@ import { Facade } from './api/server.ts';
 import type { Engine } from './backends/backend.ts';
 import { demoModelPath } from './backends/llama-cpp/demo/demo-model.ts';
 import { LlamaEngine } from './backends/llama-cpp/engine.ts';
-import { HttpNodes } from './backends/openai-http/http-nodes.ts';
 import { PeerBackend } from './backends/peer.ts';
 import { abortable, systemClock } from './common/clock.ts';
 import { type Startable, startAll, stopAll } from './common/lifecycle.ts';
@@ -24,8 +23,10 @@ import { PeerTable } from './network/peer-table.ts';
 import { ProviderRecords } from './network/provider-records.ts';
 import { type StreamHandler, Swarm } from './network/swarm.ts';
 import type { NodeEvent } from './node-event.ts';
+import { openGateways } from './node-gateways.ts';
 import { openSecrets } from './node-secrets.ts';
 import { statusViews } from './node-status.ts';
+import { ownCatalog } from './own-catalog.ts';
 import { Admission } from './routing/admission.ts';
 import { BackendHealth } from './routing/backend-health.ts';
 import { Breakers } from './routing/breakers.ts';
@@ -177,14 +178,9 @@ export class MeshNode {
     const table = new PeerTable();
     const index = new ModelIndex({ table });
     const knownPeers = new KnownPeers({ clock, logger }, { dataDir: config.dataDir });
-    const self = {
-      hello: () => ({ version, name: config.name, epoch: this.#epoch, engineBuild: engine.build }),
-      entries: () => engine.catalog(),
-      load: () => {
-        const { queued, ...load } = engine.load();
-        return { ...load, queued: queued + admission.load().queued, draining: this.#service.mode !== 'open' };
-      },
-    };
+    const queued = (): number => admission.load().queued;
+    const who = { name: config.name, epoch: this.#epoch, service: this.#service };
+    const self = ownCatalog({ ...who, engine, queued });
     const exchange: CatalogExchange = new CatalogExchange(
       { clock, logger, swarm, table, self },
       { onHints: (addresses) => discovery.hints(addresses) },
@@ -197,7 +193,7 @@ export class MeshNode {
 
     // Where a request goes, whoever asks.
     const admission = new Admission({ engine, clock, state: this.#service }, { queuePerSlot: QUEUE_PER_SLOT });
-    const httpNodes = new HttpNodes({ registry, clock, logger });
+    const gateways = openGateways({ registry, clock, logger });
     const stats = new RoutingStats({ clock });
     const breakers = new Breakers({ clock });
     const health = new BackendHealth({ breakers, clock, ownTrouble: () => exchange.isStrained() });
@@ -206,7 +202,7 @@ export class MeshNode {
     const peerBackend = (peer: string): PeerBackend =>
       new PeerBackend({ streams, peers: table, clock, authorization, onViolation: disconnect }, peer);
     const { local } = admission;
-    const remote = { index, providers, peerBackend, httpBackends: httpNodes };
+    const remote = { index, providers, peerBackend, gateways };
     const router = new Router({ local, engineBuild: engine.build, ...remote, stats, settings });
     const routing = { router, breakers, health, stats, settings, requestLog };
     const dispatcher = new MeshDispatcher({ ...routing, metrics, clock, logger });
@@ -214,10 +210,10 @@ export class MeshNode {
     const inbound: Inbound = new Inbound({ local: engine, admission, metrics, state: this.#service, keys, quota });
 
     // What clients see.
-    const about = { name: config.name, epoch: this.#epoch, service: this.#service, swarm, api: () => facade.address() };
+    const about = { ...who, swarm, api: () => facade.address() };
     const facade: Facade = new Facade(
       {
-        ...statusViews({ ...routing, ...about, engine, table, index, httpNodes, registry, secrets }),
+        ...statusViews({ ...routing, ...about, engine, table, index, gateways, registry, secrets }),
         dispatcher,
         ...(watch !== null && { setLoadBalancing: (patch) => watch.set(patch) }),
         ...(engine.residency !== undefined && { residency: engine.residency }),
@@ -252,7 +248,7 @@ export class MeshNode {
 
     const owned = watch === null ? [registry] : [watch, registry];
     const swarmParts = [knownPeers, swarm, exchange, streams, providers, discovery];
-    const parts = [...owned, models, engine, ...swarmParts, httpNodes, facade];
+    const parts = [...owned, models, engine, ...swarmParts, gateways, facade];
     await startAll(parts, () => AbortSignal.timeout(STOP_BOUND_MS));
     this.#running = { facade, inbound, exchange, parts };
     await stateFile.write({ listenPort: swarm.listenPort });

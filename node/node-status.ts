@@ -2,7 +2,7 @@
 
 import type { FacadeComponents, NodeStatus, PeerRoutingStats, PeerStatus } from './api/components.ts';
 import type { Engine } from './backends/backend.ts';
-import type { HttpNodes } from './backends/openai-http/http-nodes.ts';
+import type { Gateway, GatewayView } from './backends/gateway.ts';
 import type { ModelIndex } from './network/model-index.ts';
 import type { PeerTable, PeerView } from './network/peer-table.ts';
 import type { Swarm } from './network/swarm.ts';
@@ -19,7 +19,7 @@ export interface StatusSources {
   readonly engine: Engine;
   readonly table: PeerTable;
   readonly index: ModelIndex;
-  readonly httpNodes: HttpNodes;
+  readonly gateways: Gateway;
   readonly registry: NodeRegistry;
   readonly secrets: SecretStore;
   readonly stats: RoutingStats;
@@ -42,10 +42,10 @@ type StatusViews = Pick<
 >;
 
 export function statusViews(sources: StatusSources): StatusViews {
-  const { engine, table, index, httpNodes, breakers, stats, settings } = sources;
+  const { engine, table, index, gateways, breakers, stats, settings } = sources;
   const peers = (): readonly PeerStatus[] => [
     ...table.list().map((peer) => peerStatus(peer, sources)),
-    ...httpNodes.list().map((node) => httpStatus(node, sources)),
+    ...gateways.list().map((service) => gatewayStatus(service, sources)),
   ];
   const routed = (fingerprint: string): PeerRoutingStats => {
     const { open, consecutiveFailures } = breakers.view(fingerprint);
@@ -53,7 +53,7 @@ export function statusViews(sources: StatusSources): StatusViews {
   };
   return {
     localModels: () => engine.catalog(),
-    remoteModels: () => [...index.models(), ...httpNodes.models()],
+    remoteModels: () => [...index.models(), ...gateways.models()],
     node: () => nodeStatus(sources),
     peers,
     routingStats: () => peers().map((peer) => routed(peer.fingerprint)),
@@ -89,12 +89,12 @@ function peerStatus(peer: PeerView, { registry, health }: StatusSources): PeerSt
   return { ...peer, status, priority, boundary, hasKey };
 }
 
-function httpStatus(node: ReturnType<HttpNodes['list']>[number], { registry }: StatusSources): PeerStatus {
-  const { fingerprint, name, url, status, latencyMs, models } = node;
-  const hasKey = registry.keyOf(fingerprint) !== null;
-  const { priority, boundary } = registry.remote(fingerprint);
+function gatewayStatus(service: GatewayView, { registry }: StatusSources): PeerStatus {
+  const { kind, fingerprint, name, url, status, latencyMs, models } = service;
+  const hasKey = service.hasKey ?? registry.keyOf(fingerprint) !== null;
+  const { priority, boundary } = service.place ?? registry.remote(fingerprint);
   return {
-    ...{ kind: 'http', fingerprint, name, url, status, latencyMs, models, hasKey },
+    ...{ kind, fingerprint, name, url, status, latencyMs, models, hasKey },
     priority,
     boundary,
     addresses: [url],

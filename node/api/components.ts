@@ -39,8 +39,8 @@ export interface PeerStatus {
   /** unauthorized: it wants another key than it gets; busy: it answers, but takes no work now. */
   readonly status: 'online' | 'suspect' | 'offline' | 'unauthorized' | 'busy';
   /** How it is spoken to. Default `peer`. */
-  readonly kind?: 'peer' | 'http';
-  /** Base URL of an HTTP node, without credentials. Peers have none. */
+  readonly kind?: 'peer' | 'http' | 'globus' | 'cluster';
+  /** Base URL of a service beyond the mesh, without credentials. Peers have none. */
   readonly url?: string;
   /** How far away it counts as. */
   readonly boundary?: Boundary;
@@ -95,7 +95,7 @@ export interface FacadeComponents {
   readonly localModels: () => readonly CatalogEntry[];
   readonly remoteModels: () => readonly RemoteModel[];
   readonly node: () => NodeStatus;
-  /** Every other node: peers, and HTTP nodes as `api:<slug>`. */
+  /** Every other node: peers, and services beyond the mesh as `api:<slug>`, `globus:<slug>`, `cluster:<slug>`. */
   readonly peers: () => readonly PeerStatus[];
   /** One for each of `peers`. */
   readonly routingStats: () => readonly PeerRoutingStats[];

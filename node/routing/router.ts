@@ -1,25 +1,16 @@
-/** Which backends could serve a model: the engine here, peers of the model index, HTTP nodes, and at last the DHT. */
+/** Which backends could serve a model: the engine here, peers of the model index, gateways, and at last the DHT. */
 
-import type { CatalogEntry, NodeLoad } from '../../protocols/catalog/catalog.ts';
-import type { InferenceRequest } from '../../protocols/inference/events.ts';
+import type { NodeLoad } from '../../protocols/catalog/catalog.ts';
 import type { Backend, LocalBackend } from '../backends/backend.ts';
+import type { Gateway, GatewayHolder } from '../backends/gateway.ts';
 import type { IndexedModel, ModelIndex } from '../network/model-index.ts';
 import type { ProviderRecords } from '../network/provider-records.ts';
 import type { Candidate } from './candidate.ts';
 import type { RoutingStats } from './routing-stats.ts';
 import { DEFAULT_ROUTING_SETTINGS, type RemoteSettings, type RoutingSettings } from './settings.ts';
 
-/** One model at one HTTP node. */
-export interface HttpHolder {
-  readonly backend: Backend;
-  readonly entry: CatalogEntry;
-  readonly suspect: boolean;
-  /** Could it go on with a text that another HTTP node began as an answer to this? Absent: no. */
-  readonly continuesText?: (request: InferenceRequest) => boolean;
-}
-
 /** One model at one peer. */
-interface PeerHolder extends HttpHolder {
+interface PeerHolder extends GatewayHolder {
   readonly load: NodeLoad | null;
   readonly engineBuild: string;
 }
@@ -33,11 +24,8 @@ export interface RouterComponents {
   readonly stats: RoutingStats;
   /** The peer of this fingerprint as a backend. */
   readonly peerBackend: (fingerprint: string) => Backend;
-  readonly httpBackends?: {
-    holders(modelId: string): readonly HttpHolder[];
-    /** Its server said that it does not serve the model. */
-    drop(backendId: string, modelId: string): void;
-  };
+  /** Services beyond the mesh. Default: none. */
+  readonly gateways?: Pick<Gateway, 'holders' | 'drop'>;
   readonly settings?: RoutingSettings;
 }
 
@@ -69,7 +57,7 @@ export class Router {
 
   /** Everyone who says that it serves the model, in no order. This node alone while load balancing is off. */
   candidates(modelId: string): readonly Candidate[] {
-    const { local, index, httpBackends, engineBuild = null } = this.#components;
+    const { local, index, gateways, engineBuild = null } = this.#components;
     const found: Candidate[] = [];
     const own = local.catalog().find(({ id }) => id === modelId);
     if (own !== undefined) {
@@ -79,8 +67,9 @@ export class Router {
     for (const holder of this.#holders(index.holders(modelId))) {
       found.push(this.#candidate(holder, holder, this.#settings.remote(holder.backend.id)));
     }
-    for (const holder of httpBackends?.holders(modelId) ?? []) {
-      found.push(this.#candidate(holder, SAYS_NOTHING, this.#settings.remote(holder.backend.id)));
+    for (const holder of gateways?.holders(modelId) ?? []) {
+      const place = holder.place ?? this.#settings.remote(holder.backend.id);
+      found.push(this.#candidate(holder, SAYS_NOTHING, place));
     }
     return found;
   }
@@ -93,10 +82,10 @@ export class Router {
   /** The backend said that it does not serve this model after all. */
   forget(backendId: string, modelId: string): void {
     this.#components.index.drop(backendId, modelId);
-    this.#components.httpBackends?.drop(backendId, modelId);
+    this.#components.gateways?.drop(backendId, modelId);
   }
 
-  #candidate(holder: HttpHolder, { load, engineBuild }: Said, { priority, boundary }: RemoteSettings): Candidate {
+  #candidate(holder: GatewayHolder, { load, engineBuild }: Said, { priority, boundary }: RemoteSettings): Candidate {
     const { backend, entry, suspect, continuesText } = holder;
     const { activeRequests, lastAsked, firstTokenMs, penalty } = this.#components.stats.figures(backend.id, entry.id);
     const figures = { activeRequests, lastAsked, firstTokenMs, penalty };

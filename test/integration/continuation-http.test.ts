@@ -109,7 +109,7 @@ async function meshOf(context: TestContext, kinds: Readonly<Record<string, strin
     providers: { find: async () => [] },
     stats,
     peerBackend: () => assert.fail('no peers'),
-    httpBackends: httpNodes,
+    gateways: httpNodes,
     settings: {
       loadBalancing: () => ({ enabled: true, strategy: 'priority', failoverEnabled: true, midStream: true }),
       remote: (id) => ({ priority: id === 'api:a' ? 1 : 0, boundary: 'public' }),
@@ -150,7 +150,7 @@ async function meshOf(context: TestContext, kinds: Readonly<Record<string, strin
     until(() => {
       const found = httpNodes.holders('m').find(({ backend }) => backend.id === `api:${name}`);
       const body = new TextEncoder().encode('{"messages":[{"role":"user","content":"x"}]}');
-      return found?.continuesText({ kind: 'chat', body, requestId: '', model: 'm', seed: 1 }) === true;
+      return found?.continuesText?.({ kind: 'chat', body, requestId: '', model: 'm', seed: 1 }) === true;
     });
   return { run, posted, able };
 }

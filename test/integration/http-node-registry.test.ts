@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Writable } from 'node:stream';
 import { type TestContext, test } from 'node:test';
-import { HttpNodes, type HttpNodeView } from '../../node/backends/openai-http/http-nodes.ts';
+import type { GatewayView } from '../../node/backends/gateway.ts';
+import { HttpNodes } from '../../node/backends/openai-http/http-nodes.ts';
 import { probeServer } from '../../node/backends/openai-http/model-list.ts';
 import { systemClock } from '../../node/common/clock.ts';
 import { MeshError } from '../../node/common/errors.ts';
@@ -23,7 +24,7 @@ interface Bench {
   readonly nodes: HttpNodes;
   readonly clock: ManualClock;
   /** Resolves with the first list that fits, now or after a change. */
-  when(fits: (list: readonly HttpNodeView[]) => boolean): Promise<readonly HttpNodeView[]>;
+  when(fits: (list: readonly GatewayView[]) => boolean): Promise<readonly GatewayView[]>;
   log(): string;
 }
 
@@ -64,7 +65,7 @@ async function server(t: TestContext): Promise<OpenAiServer> {
   return started;
 }
 
-const statusIs = (status: string) => (list: readonly HttpNodeView[]) => list[0]?.status === status;
+const statusIs = (status: string) => (list: readonly GatewayView[]) => list[0]?.status === status;
 
 /** Lets the timer of the next poll be set, which happens just after the change is told. */
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

@@ -135,7 +135,7 @@ export function scriptedMesh(scripts: Record<string, PlayedScript>, options: Scr
     },
     stats,
     peerBackend: (id) => ({ id, kind: 'peer', infer: (request, rest) => backend(id).infer(request, rest) }),
-    httpBackends: {
+    gateways: {
       holders: (model) => {
         const ids = model === REQUEST.model ? idsOf('http') : [];
         return ids.map((id) => ({ backend: backend(id), entry: entryOf(scripts[id]?.state), suspect: suspectOf(id) }));

@@ -2,13 +2,11 @@
 import type { CatalogEntry } from '../../../protocols/catalog/catalog.ts';
 import type { InferenceRequest } from '../../../protocols/inference/events.ts';
 import type { CancelTimer, Clock } from '../../common/clock.ts';
-import type { Startable } from '../../common/lifecycle.ts';
 import type { Logger } from '../../common/logger.ts';
 import type { NodeRegistry, RemoteNode } from '../../storage/node-registry.ts';
-import type { Backend } from '../backend.ts';
+import type { Gateway, GatewayHolder, GatewayView } from '../gateway.ts';
 import { ContinuationBackend } from './continuation-backend.ts';
 import { OpenAiHttpBackend, type OpenAiHttpLimits } from './openai-http.ts';
-import type { ServerStatus } from './server-health.ts';
 
 export interface HttpNodesComponents {
   readonly registry: Pick<NodeRegistry, 'list' | 'keyOf' | 'onChange'>;
@@ -20,30 +18,6 @@ export interface HttpNodesOptions {
   /** Between two questions for the model list of a server that answers, milliseconds. Default 30,000. */
   readonly pollMs?: number;
   readonly limits?: Partial<OpenAiHttpLimits>;
-}
-
-/** One HTTP node that has a model. */
-export interface HttpHolder {
-  readonly backend: Backend;
-  readonly entry: CatalogEntry;
-  /** It failed a moment ago, or takes no work now. */
-  readonly suspect: boolean;
-  /** Could it go on with a text that another HTTP node began as an answer to this? */
-  readonly continuesText: (request: InferenceRequest) => boolean;
-}
-
-/** One HTTP node as it is shown. */
-export interface HttpNodeView {
-  readonly fingerprint: string;
-  readonly name: string;
-  /** Without credentials. */
-  readonly url: string;
-  readonly status: ServerStatus;
-  /** Of the last model list, milliseconds; null before it. */
-  readonly latencyMs: number | null;
-  readonly models: readonly CatalogEntry[];
-  /** One sentence: what the last question ran into; null when all is well. Never holds the key. */
-  readonly problem: string | null;
 }
 
 const POLL_MS = 30_000;
@@ -64,7 +38,7 @@ interface Watched {
 }
 
 /** Follows the registry: servers come, go and change while the node runs. */
-export class HttpNodes implements Startable {
+export class HttpNodes implements Gateway {
   readonly #components: HttpNodesComponents;
   readonly #options: HttpNodesOptions;
   readonly #watched = new Map<string, Watched>();
@@ -96,7 +70,7 @@ export class HttpNodes implements Startable {
   }
 
   /** Who has a model, in the order of the registry; a server that is offline has none. */
-  holders(modelId: string): readonly HttpHolder[] {
+  holders(modelId: string): readonly GatewayHolder[] {
     return [...this.#watched.values()].flatMap(({ backend, continuing }) => {
       const entry = backend.models.find((model) => model.id === modelId);
       if (entry === undefined) return [];
@@ -112,10 +86,10 @@ export class HttpNodes implements Startable {
     );
   }
 
-  list(): readonly HttpNodeView[] {
+  list(): readonly GatewayView[] {
     return [...this.#watched.values()].map(({ node, url, backend }) => {
       const { status, latencyMs, models, problem } = backend;
-      return { fingerprint: node.fingerprint, name: node.name, url, status, latencyMs, models, problem };
+      return { fingerprint: node.fingerprint, kind: 'http', name: node.name, url, status, latencyMs, models, problem };
     });
   }
 
