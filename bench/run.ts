@@ -1,11 +1,13 @@
 /** `npm run bench [NAME…]`: runs the benches (all, or those named), prints each and keeps it in bench/results/. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { benchBatch } from './batch.ts';
 import { benchEngine } from './engine.ts';
 import { benchEngineLoop } from './engine-loop.ts';
 import { benchEnginePrefix } from './engine-prefix.ts';
 import { benchFacade } from './facade.ts';
 import { benchFailover } from './failover.ts';
+import { benchHttpBackend } from './http-backend.ts';
 import { benchIdle } from './idle.ts';
 import { benchJoin } from './join.ts';
 import { benchMeshHop } from './mesh-hop.ts';
@@ -22,7 +24,9 @@ const BENCHES: Readonly<Record<string, () => Promise<BenchResult>>> = {
   relay: benchRelay,
   routing: benchRouting,
   facade: benchFacade,
+  'http-backend': benchHttpBackend,
   join: benchJoin,
+  batch: benchBatch,
   presence: benchPresence,
   failover: benchFailover,
   idle: benchIdle,

@@ -20,6 +20,11 @@ export interface SoakFault {
   readonly ends: boolean;
   /** Strikes the engine child of a real node. */
   readonly child: boolean;
+  /**
+   * What clients on the struck machine may not get: anything, when their node ends; what others serve, when it is cut
+   * off; nothing otherwise.
+   */
+  readonly costs: 'everything' | 'others' | 'nothing';
 }
 
 const LASTS_MS = 5000;
@@ -32,35 +37,50 @@ const ofChild = (signal: NodeJS.Signals) => async (mesh: FaultMesh, victim: numb
 const fault = (
   name: string,
   strike: SoakFault['strike'],
-  kind: Partial<Pick<SoakFault, 'ends' | 'child'>> = {},
-): SoakFault => ({ name, strike, ends: false, child: false, ...kind });
+  kind: Partial<Pick<SoakFault, 'ends' | 'child' | 'costs'>> = {},
+): SoakFault => ({ name, strike, ends: false, child: false, costs: 'nothing', ...kind });
+
+const ENDS = { ends: true, costs: 'everything' } as const;
+const CUT_OFF = { costs: 'others' } as const;
 
 export const SOAK_FAULTS: readonly SoakFault[] = [
-  fault('kill -9 and start', (mesh, victim) => mesh.kill(victim).then(() => mesh.start(victim)), { ends: true }),
-  fault('SIGTERM and start', (mesh, victim) => mesh.restart(victim).then(() => {}), { ends: true }),
+  fault('kill -9 and start', (mesh, victim) => mesh.kill(victim).then(() => mesh.start(victim)), ENDS),
+  fault('SIGTERM and start', (mesh, victim) => mesh.restart(victim).then(() => {}), ENDS),
   fault('SIGSTOP for 5 s', async (mesh, victim) => {
     await mesh.signal(victim, 'SIGSTOP');
     await sleep(LASTS_MS);
     await mesh.signal(victim, 'SIGCONT');
   }),
-  fault('cable cut for 5 s', async (mesh, victim) => {
-    await mesh.lan.cut(victim);
-    await sleep(LASTS_MS);
-    await mesh.lan.mend(victim);
-  }),
-  fault('flapping cable', async (mesh, victim) => {
-    for (let round = 0; round < 3; round++) {
+  fault(
+    'cable cut for 5 s',
+    async (mesh, victim) => {
       await mesh.lan.cut(victim);
-      await sleep(FLAP_MS);
+      await sleep(LASTS_MS);
       await mesh.lan.mend(victim);
+    },
+    CUT_OFF,
+  ),
+  fault(
+    'flapping cable',
+    async (mesh, victim) => {
+      for (let round = 0; round < 3; round++) {
+        await mesh.lan.cut(victim);
+        await sleep(FLAP_MS);
+        await mesh.lan.mend(victim);
+        await sleep(FLAP_MS);
+      }
+    },
+    CUT_OFF,
+  ),
+  fault(
+    'connections reset',
+    async (mesh, victim) => {
+      mesh.lan.reset(victim);
       await sleep(FLAP_MS);
-    }
-  }),
-  fault('connections reset', async (mesh, victim) => {
-    mesh.lan.reset(victim);
-    await sleep(FLAP_MS);
-    mesh.lan.heal(victim);
-  }),
+      mesh.lan.heal(victim);
+    },
+    CUT_OFF,
+  ),
   fault('engine child killed', ofChild('SIGKILL'), { child: true }),
   fault('engine child stopped', ofChild('SIGSTOP'), { child: true }),
 ];

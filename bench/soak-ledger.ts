@@ -2,11 +2,13 @@
 import type { Asked } from '../test/support/fault-asker.ts';
 import type { FaultQuestions } from '../test/support/fault-questions.ts';
 import { type Judgement, Ledger, type Receipt } from '../test/support/ledger.ts';
+import type { SoakFault } from './soak-faults.ts';
 
 /** A machine was struck; Unix milliseconds. */
 interface Window {
   readonly machine: number;
   readonly name: string;
+  readonly costs: SoakFault['costs'];
   readonly fromMs: number;
   toMs: number;
 }
@@ -18,6 +20,7 @@ const now = (): number => performance.timeOrigin + performance.now();
 
 export class SoakLedger {
   readonly #questions: FaultQuestions;
+  readonly #serves: (machine: number, model: string) => boolean;
   readonly #ledger = new Ledger();
   readonly #windows: Window[] = [];
   readonly #violations: string[] = [];
@@ -26,13 +29,15 @@ export class SoakLedger {
   #excused = 0;
   #told = 0;
 
-  constructor(questions: FaultQuestions) {
+  /** `serves`: does the machine have the model itself? */
+  constructor(questions: FaultQuestions, serves: (machine: number, model: string) => boolean) {
     this.#questions = questions;
+    this.#serves = serves;
   }
 
-  /** Clients on `machine` may see errors and broken connections until the returned function is called. */
-  strikes(machine: number, name: string): () => void {
-    const window = { machine, name, fromMs: now(), toMs: Number.POSITIVE_INFINITY };
+  /** Clients on `machine` may see what the fault costs them until the returned function is called. */
+  strikes(machine: number, { name, costs }: Pick<SoakFault, 'name' | 'costs'>): () => void {
+    const window = { machine, name, costs, fromMs: now(), toMs: Number.POSITIVE_INFINITY };
     this.#windows.push(window);
     return () => {
       window.toMs = now();
@@ -45,7 +50,7 @@ export class SoakLedger {
       const judgement = this.#ledger.enter(come, this.#questions.golden(question));
       const harmless = judgement.verdict === 'completed' || judgement.verdict === 'left';
       const suffers = judgement.verdict === 'error' || judgement.verdict === 'broken';
-      if (suffers && this.#wasStruck(machine, come)) {
+      if (suffers && this.#wasStruck(machine, question.model, come)) {
         this.#excused += 1;
         return;
       }
@@ -91,8 +96,11 @@ export class SoakLedger {
     return names.map((name) => `${name} ${this.#windows.filter((one) => one.name === name).length}`).join(', ');
   }
 
-  #wasStruck(machine: number, { sentAtMs, endedAtMs }: Receipt): boolean {
-    return this.#windows.some((one) => one.machine === machine && sentAtMs <= one.toMs && endedAtMs >= one.fromMs);
+  #wasStruck(machine: number, model: string, { sentAtMs, endedAtMs }: Receipt): boolean {
+    return this.#windows.some(({ machine: struck, costs, fromMs, toMs }) => {
+      const isCost = costs === 'everything' || (costs === 'others' && !this.#serves(machine, model));
+      return struck === machine && isCost && sentAtMs <= toMs && endedAtMs >= fromMs;
+    });
   }
 
   #describe({ id, verdict, detail }: Judgement, receipt: Receipt, machine: number): string {

@@ -12,11 +12,14 @@ interface Sample extends Vitals {
   readonly descriptors: number;
 }
 
+/** MiB/h after warm-up, garbage collected and its pages given back. */
 export interface VitalTrend {
   readonly machine: number;
-  /** MiB/h after warm-up, garbage collected. */
-  readonly rss: Slope;
+  /** Resident. */
+  readonly live: Slope;
   readonly heap: Slope;
+  /** Resident, but not JavaScript's heap. */
+  readonly native: Slope;
   /** Samples after warm-up that the slopes rest on. */
   readonly samples: number;
   /** At rest, before the first fault and after the last. */
@@ -43,13 +46,14 @@ export class SoakVitals {
     }
   }
 
-  /** `7: 112 MiB (heap 38)` for each machine. */
+  /** `7: 180 MiB, 112 live (heap 38)` for each machine. */
   line(): string {
+    const mib = (bytes: number): number => Math.round(bytes / MIB);
     const now = [...this.#samples].map(([machine, samples]) => {
-      const { rss = 0, heapUsed = 0 } = samples.at(-1) ?? {};
-      return `${machine}: ${Math.round(rss / MIB)} MiB (heap ${Math.round(heapUsed / MIB)})`;
+      const { held = 0, rss = 0, heapUsed = 0 } = samples.at(-1) ?? {};
+      return `${machine}: ${mib(held)} MiB, ${mib(rss)} live (heap ${mib(heapUsed)})`;
     });
-    return now.join(', ');
+    return now.join('; ');
   }
 
   /** Trends of the samples after the first `warmUpMs`; the first and the last sample are to be taken at rest. */
@@ -61,8 +65,12 @@ export class SoakVitals {
       if (before === undefined || after === undefined) return [];
       const trend = (bytes: (sample: Sample) => number): Slope =>
         slopeOf(warm.map((sample) => ({ x: sample.atMs / HOUR_MS, y: bytes(sample) / MIB })));
-      const [rss, heap] = [trend((sample) => sample.rss), trend((sample) => sample.heapUsed)];
-      return [{ machine, rss, heap, samples: warm.length, before, after }];
+      const slopes = {
+        live: trend((sample) => sample.rss),
+        heap: trend((sample) => sample.heapUsed),
+        native: trend((sample) => sample.native),
+      };
+      return [{ machine, ...slopes, samples: warm.length, before, after }];
     });
   }
 }

@@ -42,6 +42,8 @@ export interface Command {
   readonly name: string;
   /** The first is what the group does when none is named; their flags are their own. */
   readonly subcommands?: readonly Command[];
+  /** Left out of the overview, which is one screen. */
+  readonly hidden?: boolean;
   /** In the overview instead of name and positionals. */
   readonly label?: string;
   /** Positional arguments as the help shows them. */

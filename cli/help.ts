@@ -9,11 +9,9 @@ const OVERVIEW_COLUMN = 20;
 export function overview(commands: readonly Command[]): readonly string[] {
   return [
     'meshnode: every model on every machine of your LAN behind one OpenAI endpoint.',
-    '',
     'Usage: meshnode COMMAND [flags]',
-    ...commands.map(overviewLine),
-    '',
-    'meshnode help COMMAND shows its flags. Every command takes --json.',
+    ...commands.filter(({ hidden = false }) => !hidden).map(overviewLine),
+    'meshnode help COMMAND shows its flags; --version; every command takes --json.',
     'First steps: meshnode start here and on another machine, then meshnode chat.',
   ];
 }
@@ -25,10 +23,10 @@ function overviewLine({ name, positionals, label, summary }: Command): string {
 /** The page of a group: what it holds. Each of them has a page of its own. */
 function groupHelp({ name, summary }: Command, subcommands: readonly Command[]): readonly string[] {
   const lines = subcommands.map((each) => {
-    const usage = `${lastWord(each.name)} ${each.positionals}`;
-    return `  ${usage.padEnd(FLAG_COLUMN)}${each.summary}`;
+    const usage = `${lastWord(each.name)} ${each.subcommands === undefined ? each.positionals : 'WORD'}`;
+    return `  ${usage.padEnd(FLAG_COLUMN - 1)} ${each.summary}`;
   });
-  const alone = `Alone: meshnode ${subcommands[0]?.name}. Flags of each: meshnode help ${name} WORD.`;
+  const alone = `Alone: meshnode ${subcommands[0]?.name}. Flags: meshnode help ${name} WORD.`;
   return [`meshnode ${name} WORD: ${summary}`, ...lines, alone];
 }
 

@@ -4,10 +4,14 @@ import { homedir, hostname } from 'node:os';
 import { join } from 'node:path';
 import { nearestName } from '../node/index.ts';
 import { CliError, type Command, EXIT, lastWord } from './command.ts';
+import { backends } from './commands/backends.ts';
+import { batch } from './commands/batch.ts';
 import { chat } from './commands/chat.ts';
+import { cluster } from './commands/cluster.ts';
 import { config } from './commands/config.ts';
 import { doctor } from './commands/doctor.ts';
 import { explain } from './commands/explain.ts';
+import { fixtures } from './commands/fixtures.ts';
 import { keys } from './commands/keys.ts';
 import { models } from './commands/models.ts';
 import { nodes } from './commands/nodes.ts';
@@ -29,7 +33,11 @@ export const COMMANDS: readonly Command[] = [
   models,
   peers,
   chat,
+  batch,
+  backends,
   nodes,
+  cluster,
+  fixtures,
   keys,
   secrets,
   pool,
@@ -74,16 +82,16 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
   });
 }
 
-/** The command, or the subcommand when the next word names one of its group. */
-function find(name: string, words: readonly string[]): { command: Command; rest: readonly string[] } {
-  const command = COMMANDS.find((each) => each.name === name) ?? unknown(name, COMMANDS);
-  const [second] = words;
-  if (command.subcommands === undefined || second === undefined || second.startsWith('-')) {
-    return { command, rest: words };
-  }
-  const full = `${name} ${second}`;
-  const subcommand = command.subcommands.find((each) => each.name === full) ?? unknown(full, command.subcommands);
-  return { command: subcommand, rest: words.slice(1) };
+/** The command, or the subcommand when the next words name one of its group. */
+function find(
+  name: string,
+  words: readonly string[],
+  among: readonly Command[] = COMMANDS,
+): { command: Command; rest: readonly string[] } {
+  const command = among.find((each) => each.name === name) ?? unknown(name, among);
+  const [next] = words;
+  if (command.subcommands === undefined || next === undefined || next.startsWith('-')) return { command, rest: words };
+  return find(`${name} ${next}`, words.slice(1), command.subcommands);
 }
 
 function alias(first: string): string {
@@ -107,7 +115,7 @@ function informational(): readonly Command[] {
       ...common,
       name: 'help',
       positionals: '[COMMAND]',
-      maxPositionals: 2,
+      maxPositionals: 3,
       summary: 'this page, or the flags of a command',
       run: async ({ positionals: [name, ...words], json, terminal }) =>
         printHelp(name === undefined || name === 'help' ? null : find(name, words).command, json, terminal),
@@ -118,6 +126,7 @@ function informational(): readonly Command[] {
       positionals: '',
       maxPositionals: 0,
       summary: 'versions of meshnode and Node.js',
+      hidden: true,
       async run({ json, terminal }) {
         const versions = { meshnode: packageVersion(), node: process.versions.node };
         if (json) terminal.json(versions);

@@ -82,6 +82,20 @@ export class NodeApi {
     return (await response.json()) as T;
   }
 
+  /** Sends bytes as they come; bounded by the signal only. */
+  async send<T>(path: string, contentType: string, body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<T> {
+    const headers = { 'content-type': contentType };
+    const response = await this.#request(path, { method: 'POST', signal, headers, body, duplex: 'half' });
+    return (await response.json()) as T;
+  }
+
+  /** The bytes of an answer as they come; bounded by the signal only. */
+  async bytes(path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
+    const { body } = await this.#request(path, { signal });
+    if (body === null) throw new CliError('the node sent an empty answer');
+    return body;
+  }
+
   /**
    * Sends a chat request; resolves when the answer's headers are here.
    *

@@ -11,7 +11,7 @@ const MAX_CHARS = 4_096;
  *
  * @throws CliError (usage) when it is no key; the message does not quote it.
  */
-export async function readKey(terminal: Terminal): Promise<string> {
+export async function readKey(terminal: Terminal, flag = '--key-stdin'): Promise<string> {
   const isPerson = process.stdin.isTTY === true;
   if (isPerson) terminal.errorLine('Paste the key and press Enter (it is not shown):');
   const hidden = new Writable({ write: (_chunk, _encoding, done) => done() });
@@ -26,5 +26,5 @@ export async function readKey(terminal: Terminal): Promise<string> {
   const key = (line ?? '').trim();
   if (/^[\x21-\x7e]+$/.test(key) && key.length <= MAX_CHARS) return key;
   const why = key === '' ? 'there was none on standard input' : 'it must be visible ASCII without spaces';
-  throw new CliError(`--key-stdin: ${why}; for example: printf %s "$KEY" | meshnode …`, EXIT.usage);
+  throw new CliError(`${flag}: ${why}; for example: printf %s "$KEY" | meshnode …`, EXIT.usage);
 }

@@ -1,5 +1,7 @@
 /** One setting: what the table of settings says of it. */
 import type { TSchema } from 'typebox';
+import type { AliasTable } from './routing/model-aliases.ts';
+import type { Upstream } from './storage/remote-node.ts';
 
 /** Where a value came from. */
 export type Origin = 'flag' | 'env' | 'file' | 'default';
@@ -25,20 +27,30 @@ export type SettingKey =
   | 'models.files'
   | 'models.dir'
   | 'models.pin'
+  | 'models.aliases'
   | 'loadBalancing.enabled'
   | 'loadBalancing.strategy'
   | 'loadBalancing.failoverEnabled'
   | 'failover.midStream'
   | 'upstreams'
+  | 'federation.prefer'
+  | 'federation.groups'
+  | 'federation.maintenance'
+  | 'federation.requestsPerSecond'
+  | 'streaming.publicUrl'
+  | 'streaming.secretFile'
   | 'secrets.store'
   | 'secrets.passphraseFile'
   | 'log.format'
   | 'log.level';
 
-export type SettingValue = string | number | boolean | null | readonly string[];
+export type SettingValue = string | number | boolean | null | readonly string[] | readonly Upstream[] | AliasTable;
 
-/** How a text becomes a value: `switch` is a flag without value that turns a default-on boolean off. */
-export type SettingKind = 'text' | 'path' | 'integer' | 'switch' | 'list';
+/**
+ * How a text becomes a value: `switch` is a flag without value that turns a default-on boolean off; the text of `json` is
+ * what the config file would hold.
+ */
+export type SettingKind = 'text' | 'path' | 'integer' | 'switch' | 'list' | 'json';
 
 /** What the text of one value (or one list element) must be, beyond its JSON type. */
 export type SettingForm =

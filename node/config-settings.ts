@@ -2,7 +2,10 @@
 import Type, { type TSchema } from 'typebox';
 import { LOG_LEVELS } from './common/logger.ts';
 import { ENGINE_SETTINGS } from './config-engine-settings.ts';
+import { FEDERATION_SETTINGS } from './config-federation-settings.ts';
+import { MODEL_SETTINGS } from './config-model-settings.ts';
 import { type Setting, setting } from './config-setting.ts';
+import { UPSTREAM_SETTING } from './config-upstreams.ts';
 import { DEFAULT_LOAD_BALANCING, STRATEGY_NAMES } from './routing/settings.ts';
 import { SECRET_STORES } from './storage/secret-file.ts';
 
@@ -172,18 +175,7 @@ export const SETTINGS: readonly Setting[] = [
     hidden: true,
     live: true,
   }),
-  setting({
-    key: 'upstreams',
-    flag: 'upstream',
-    argument: 'NAME=URL',
-    kind: 'list',
-    form: 'upstream',
-    help: 'an OpenAI-compatible server as a backend',
-    expected: 'NAME=URL with an http or https URL',
-    schema: texts,
-    fallback: [],
-    hidden: true,
-  }),
+  UPSTREAM_SETTING,
   setting({
     key: 'facade.apiKeyFile',
     flag: 'api-key-file',
@@ -203,6 +195,7 @@ export const SETTINGS: readonly Setting[] = [
     expected: 'a host name, or NAME:PORT',
     schema: texts,
     fallback: [],
+    hidden: true,
   }),
   setting({
     key: 'facade.allowOrigins',
@@ -216,7 +209,9 @@ export const SETTINGS: readonly Setting[] = [
     fallback: [],
     hidden: true,
   }),
+  ...MODEL_SETTINGS,
   ...ENGINE_SETTINGS,
+  ...FEDERATION_SETTINGS,
   setting({
     key: 'secrets.store',
     flag: 'secrets-store',

@@ -48,6 +48,8 @@ export function splitNamed(text: string): { readonly id: string | null; readonly
 export function hasForm(form: SettingForm, text: string): boolean {
   switch (form) {
     case 'any':
+    // Read by a file of its own.
+    case 'upstream':
       return true;
     case 'host':
       return text === 'localhost' || isIP(text) !== 0;
@@ -67,10 +69,6 @@ export function hasForm(form: SettingForm, text: string): boolean {
       return durationMs(text) !== null;
     case 'size':
       return (sizeBytes(text) ?? 0) > 0;
-    case 'upstream':
-      return (
-        /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}=https?:\/\/\S+$/.test(text) && URL.canParse(text.slice(text.indexOf('=') + 1))
-      );
     case 'origin':
       return /^https?:\/\//.test(text) && URL.canParse(text) && new URL(text).origin === text;
   }

@@ -5,6 +5,7 @@ import { MeshError } from './common/errors.ts';
 import type { Origin, Setting, SettingKey, SettingValue } from './config-setting.ts';
 import { SETTINGS } from './config-settings.ts';
 import { absolutePath, hasForm, splitNamed } from './config-text.ts';
+import { readUpstreams } from './config-upstreams.ts';
 
 interface Base {
   readonly cwd: string;
@@ -32,6 +33,7 @@ export function textToJson(setting: Setting, origin: Origin, texts: readonly str
   if (setting.kind === 'list') return texts;
   const text = texts.at(-1) ?? '';
   if (setting.kind === 'integer') return /^-?\d{1,15}$/.test(text) ? Number(text) : refuse(setting, origin, text);
+  if (setting.kind === 'json') return jsonOf(setting, origin, text);
   if (setting.kind !== 'switch') return text;
   const word = text.toLowerCase();
   if (ON.includes(word)) return false;
@@ -45,14 +47,23 @@ export function textToJson(setting: Setting, origin: Origin, texts: readonly str
  */
 export function valueFromJson(setting: Setting, origin: Origin, json: unknown, base: Base): SettingValue {
   if (!Value.Check(setting.schema, json)) return refuse(setting, origin, json);
-  const value = json as SettingValue;
-  const texts = typeof value === 'string' ? [value] : Array.isArray(value) ? (value as readonly string[]) : [];
-  const wrong = texts.find((text) => !hasForm(setting.form, text));
-  if (wrong !== undefined) return refuse(setting, origin, wrong);
   const resolve = (text: string): string =>
     absolutePath(text, base.file === undefined ? base.cwd : path.dirname(base.file), base.home);
+  if (setting.form === 'upstream') return readUpstreams(where(setting.key, origin), json as unknown[], resolve);
+  const value = json as SettingValue;
+  const texts = typeof value === 'string' ? [value] : Array.isArray(value) ? (value as string[]) : [];
+  const wrong = texts.find((text) => !hasForm(setting.form, text));
+  if (wrong !== undefined) return refuse(setting, origin, wrong);
   if (setting.kind === 'path') return resolve(value as string);
   return setting.form === 'model' ? texts.map((text) => resolveModel(text, resolve)) : value;
+}
+
+function jsonOf(setting: Setting, origin: Origin, text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return refuse(setting, origin, text);
+  }
 }
 
 function resolveModel(text: string, resolve: (text: string) => string): string {

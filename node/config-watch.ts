@@ -4,8 +4,9 @@ import path from 'node:path';
 import type { CancelTimer, Clock } from './common/clock.ts';
 import { toMeshError } from './common/errors.ts';
 import type { Startable } from './common/lifecycle.ts';
-import { type ConfigInput, type LoadedConfig, loadConfig } from './config.ts';
+import { type Config, type ConfigInput, type LoadedConfig, loadConfig } from './config.ts';
 import { editConfig } from './config-edit.ts';
+import { ModelAliases } from './routing/model-aliases.ts';
 import type { LoadBalancing } from './routing/settings.ts';
 
 /** Where the configuration came from and how to read it again. */
@@ -41,14 +42,16 @@ export interface ConfigWatchOptions {
 
 export const DEFAULT_CONFIG_WATCH: ConfigWatchOptions = { pollMs: 1_000 };
 
-/** Holds the load balancing in force: what was set last, by the file or by `set`. */
+/** Holds what is in force: of the load balancing what was set last, by the file or by `set`; aliases as configured. */
 export class ConfigWatch implements Startable {
   readonly #components: ConfigWatchComponents;
   readonly #options: ConfigWatchOptions;
   readonly #listeners = new Set<(now: LoadBalancing) => void>();
+  readonly #loadListeners = new Set<(config: Config) => void>();
   #current: LoadBalancing;
   /** As the four sources say; flags and variables hide the file, so its change need not be one. */
   #configured: LoadBalancing;
+  #aliases = new ModelAliases();
   #stamp = '';
   #cancel: CancelTimer | null = null;
   #watcher: FSWatcher | null = null;
@@ -69,7 +72,18 @@ export class ConfigWatch implements Startable {
     return this.#current;
   }
 
-  /** Calls `listener` after each change, with the new value; returns the unsubscribe. */
+  /** Calls `listener` with each configuration that is read from now on; returns the unsubscribe. */
+  onLoad(listener: (config: Config) => void): () => void {
+    this.#loadListeners.add(listener);
+    return () => this.#loadListeners.delete(listener);
+  }
+
+  /** In force now; none before the start. */
+  aliases(): ModelAliases {
+    return this.#aliases;
+  }
+
+  /** Calls `listener` after each change of the load balancing, with the new value; returns the unsubscribe. */
   onChange(listener: (now: LoadBalancing) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -122,7 +136,11 @@ export class ConfigWatch implements Startable {
   #reload(): void {
     let configured: LoadBalancing;
     try {
-      configured = this.#components.source.load().config.loadBalancing;
+      const { config } = this.#components.source.load();
+      const { loadBalancing, models } = config;
+      for (const listener of this.#loadListeners) listener(config);
+      configured = loadBalancing;
+      this.#aliases = new ModelAliases(models.aliases);
     } catch (thrown) {
       this.#components.warn(`the config file is not used, what was set before stays: ${toMeshError(thrown).message}`);
       return;

@@ -7,7 +7,9 @@ import type { Origin, Setting, SettingKey, SettingValue } from './config-setting
 import { SETTINGS } from './config-settings.ts';
 import { configPath, defaultDataDir, nearestName, splitNamed } from './config-text.ts';
 import { textToJson, valueFromJson, where } from './config-values.ts';
+import { type AliasTable, checkedAliases } from './routing/model-aliases.ts';
 import type { LoadBalancing, StrategyName } from './routing/settings.ts';
+import type { Upstream } from './storage/remote-node.ts';
 import type { SecretStoreChoice } from './storage/secret-store.ts';
 
 /** Which compute device the engine may use. */
@@ -56,11 +58,24 @@ export interface Config {
     readonly dir: string;
     /** Ids of models that are loaded at start and stay. */
     readonly pin: readonly string[];
+    /** Names that stand for models, as they are at start: a running node follows its config file. */
+    readonly aliases: AliasTable;
   };
   /** As it is at start; a running node follows its config file and `PUT /api/v1/config/load-balancing`. */
   readonly loadBalancing: LoadBalancing;
-  /** Reserved: always empty in this version. */
-  readonly upstreams: readonly { readonly name: string; readonly url: string }[];
+  /** Servers beside those of `meshnode backends add`; a running node follows its config file. */
+  readonly upstreams: readonly Upstream[];
+  /** FIRST's fixtures: `prefer`: a queued model or one that could start on free nodes. `groups`: null = nobody is asked. */
+  readonly federation: {
+    readonly prefer: 'queued' | 'free';
+    readonly groups: readonly string[] | null;
+    /** Clusters that take no requests. */
+    readonly maintenance: readonly string[];
+    /** Of one caller below `/resource_server`; 0 = no limit. */
+    readonly requestsPerSecond: number;
+  };
+  /** Where remote functions push streamed answers, and the file with the secret that they show; null = none. */
+  readonly streaming: { readonly publicUrl: string | null; readonly secretFile: string | null };
   readonly secrets: {
     /** Where the keys that this node shows to others are kept; `auto`: the keychain of the system where it works. */
     readonly store: SecretStoreChoice;
@@ -118,7 +133,7 @@ export function mergeConfig(input: ConfigInput, file: ConfigFile | null): Loaded
     values[setting.key] = pickValue(setting, origin, input, file);
   }
   const config = assemble(values as Values, input);
-  refuseContradictions(config, values as Values, origins as Record<SettingKey, Origin>);
+  refuseContradictions(config, origins as Record<SettingKey, Origin>);
   return {
     config: deepFreeze(config),
     origins: origins as Record<SettingKey, Origin>,
@@ -186,6 +201,7 @@ function assemble(values: Values, input: ConfigInput): Config {
       files: list('models.files').map((entry) => splitNamed(entry)),
       dir: (values['models.dir'] as string | null) ?? `${dataDir}/models`,
       pin: list('models.pin'),
+      aliases: checkedAliases(values['models.aliases'] as AliasTable),
     },
     loadBalancing: {
       enabled: values['loadBalancing.enabled'] as boolean,
@@ -193,7 +209,17 @@ function assemble(values: Values, input: ConfigInput): Config {
       failoverEnabled: values['loadBalancing.failoverEnabled'] as boolean,
       midStream: values['failover.midStream'] as boolean,
     },
-    upstreams: [],
+    upstreams: values['upstreams'] as readonly Upstream[],
+    federation: {
+      prefer: text('federation.prefer') as 'queued' | 'free',
+      groups: list('federation.groups').length === 0 ? null : list('federation.groups'),
+      maintenance: list('federation.maintenance'),
+      requestsPerSecond: values['federation.requestsPerSecond'] as number,
+    },
+    streaming: {
+      publicUrl: values['streaming.publicUrl'] as string | null,
+      secretFile: values['streaming.secretFile'] as string | null,
+    },
     secrets: {
       store: text('secrets.store') as SecretStoreChoice,
       passphraseFile: values['secrets.passphraseFile'] as string | null,
@@ -207,17 +233,7 @@ function finiteOrNull(value: number | null): number | null {
 }
 
 /** Rules that span settings. */
-function refuseContradictions(config: Config, values: Values, origins: Record<SettingKey, Origin>): void {
-  if ((values['upstreams'] as readonly string[]).length > 0) {
-    const source = where('upstreams', origins['upstreams']);
-    throw new MeshError(
-      'invalid_request',
-      `${source}: leave it out and register the server with "meshnode nodes add URL"`,
-      {
-        param: 'upstreams',
-      },
-    );
-  }
+function refuseContradictions(config: Config, origins: Record<SettingKey, Origin>): void {
   if (!isLoopback(config.facade.host) && config.facade.apiKeyFile === null) {
     const source = where('facade.host', origins['facade.host']);
     throw new MeshError(

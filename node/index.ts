@@ -14,17 +14,34 @@ import type { SecretStore } from './storage/secret-store.ts';
 export type { CatalogEntry, NodeLoad } from '../protocols/catalog/catalog.ts';
 export { BOUNDARIES, type Boundary } from '../protocols/inference/events.ts';
 export type { ModelResidency } from './backends/backend.ts';
+export type { ClusterProbe } from './backends/cluster/cluster-probe.ts';
+export type { ComputeSession } from './backends/cluster-sessions/compute-sessions.ts';
+export { type ModelService, SERVICE_RESOURCES } from './backends/cluster-sessions/model-services.ts';
+export { type ProvisionRule, provisionRule } from './backends/cluster-sessions/provision-rule.ts';
+export { resourceDemand } from './backends/cluster-sessions/resource-demand.ts';
+export { durationMs } from './config-amounts.ts';
 export { type ConfigEdit, editConfig, settingOf, settingValue } from './config-edit.ts';
 export type { Origin, SettingKey } from './config-setting.ts';
 export { SETTINGS } from './config-settings.ts';
 export { nearestName } from './config-text.ts';
 export { type ConfigSource, configSource } from './config-watch.ts';
+export { type ClusterWork, openClusterWork } from './node-cluster-work.ts';
+export { lookAtCluster, openClusterRegistry } from './node-clusters.ts';
 export type { NodeEvent } from './node-event.ts';
-export { type NodeProbe, probeHttpNode } from './node-probe.ts';
+export {
+  credentialsOf,
+  type FixtureCredentials,
+  globusAccountProblem,
+  openFixtureStore,
+  readFixtureFiles,
+} from './node-fixture-files.ts';
+export { manifestPlace, type NodeProbe, probeHttpNode } from './node-probe.ts';
 export type { RequestRecord } from './routing/request-record.ts';
+export type { ClusterRecord } from './storage/cluster-registry.ts';
 export type { IssuedKeyView } from './storage/issued-keys.ts';
 export { findModelFiles, scanModel } from './storage/model-scan.ts';
 export { readSecretFile } from './storage/private-file.ts';
+export type { RemoteNode, RemoteNodePatch } from './storage/remote-node.ts';
 export { findRunningNode, type RunningNode } from './storage/runtime-file.ts';
 export { SECRET_STORES, type SecretStoreKind } from './storage/secret-file.ts';
 export type { PassphraseSource } from './storage/secret-keys.ts';
@@ -60,7 +77,7 @@ export async function createMeshNode(
 /** What the owner said about remote nodes. A running node takes changes over within a second. */
 export async function openRegistry(config: Config, components: SecretsComponents): Promise<NodeRegistry> {
   await prepareDataDir(config.dataDir);
-  return await openNodeRegistry(config.dataDir, openSecrets({ clock: systemClock, ...components }, config));
+  return await openNodeRegistry(config, openSecrets({ clock: systemClock, ...components }, config));
 }
 
 /** The keys that this node shows to others: which kind of store it is, and how to move them. Not read yet: `load`. */

@@ -22,9 +22,11 @@ import { PeerStreams } from './network/peer-streams.ts';
 import { PeerTable } from './network/peer-table.ts';
 import { ProviderRecords } from './network/provider-records.ts';
 import { type StreamHandler, Swarm } from './network/swarm.ts';
+import { openBatches } from './node-batches.ts';
 import type { NodeEvent } from './node-event.ts';
 import { openGateways } from './node-gateways.ts';
 import { openSecrets } from './node-secrets.ts';
+import { routingSettings } from './node-settings.ts';
 import { statusViews } from './node-status.ts';
 import { ownCatalog } from './own-catalog.ts';
 import { Admission } from './routing/admission.ts';
@@ -37,6 +39,7 @@ import { RequestLog } from './routing/request-log.ts';
 import { Router } from './routing/router.ts';
 import { RoutingStats } from './routing/routing-stats.ts';
 import { ServiceState } from './routing/service-state.ts';
+import { SharedBackends } from './routing/shared-backends.ts';
 import { prepareDataDir } from './storage/data-dir.ts';
 import { DataDirLock } from './storage/data-dir-lock.ts';
 import { loadIdentity } from './storage/identity.ts';
@@ -145,10 +148,7 @@ export class MeshNode {
     const secrets = openSecrets({ clock, warn, passphrase: this.#parts.passphrase }, config);
     const registry = new NodeRegistry({ clock, warn, secrets }, config);
     const keys = new IssuedKeys({ clock }, config);
-    const settings = {
-      loadBalancing: () => watch?.loadBalancing() ?? config.loadBalancing,
-      remote: (remote: string) => registry.remote(remote),
-    };
+    const settings = routingSettings({ watch, registry }, config);
 
     // Models and the engine that runs them.
     const models = new ModelFiles(
@@ -180,7 +180,7 @@ export class MeshNode {
     const knownPeers = new KnownPeers({ clock, logger }, { dataDir: config.dataDir });
     const queued = (): number => admission.load().queued;
     const who = { name: config.name, epoch: this.#epoch, service: this.#service };
-    const self = ownCatalog({ ...who, engine, queued });
+    const self = ownCatalog({ ...who, engine, queued, shared: () => shared.catalog() });
     const exchange: CatalogExchange = new CatalogExchange(
       { clock, logger, swarm, table, self },
       { onHints: (addresses) => discovery.hints(addresses) },
@@ -193,7 +193,7 @@ export class MeshNode {
 
     // Where a request goes, whoever asks.
     const admission = new Admission({ engine, clock, state: this.#service }, { queuePerSlot: QUEUE_PER_SLOT });
-    const gateways = openGateways({ registry, clock, logger });
+    const gateways = await openGateways({ registry, clock, logger, secrets, warn }, config);
     const stats = new RoutingStats({ clock });
     const breakers = new Breakers({ clock });
     const health = new BackendHealth({ breakers, clock, ownTrouble: () => exchange.isStrained() });
@@ -207,7 +207,12 @@ export class MeshNode {
     const routing = { router, breakers, health, stats, settings, requestLog };
     const dispatcher = new MeshDispatcher({ ...routing, metrics, clock, logger });
     const quota = new PeerQuota({ clock });
-    const inbound: Inbound = new Inbound({ local: engine, admission, metrics, state: this.#service, keys, quota });
+    const onChange = (): void => exchange.changed();
+    const shared = new SharedBackends({ ...routing, gateways, metrics, clock, logger, onChange }, { fingerprint });
+    const service = { state: this.#service, keys, quota };
+    const inbound: Inbound = new Inbound({ local: engine, admission, shared, metrics, ...service });
+
+    const batches = openBatches({ ...routing, admission, metrics, clock, logger, warn, state: this.#service }, config);
 
     // What clients see.
     const about = { ...who, swarm, api: () => facade.address() };
@@ -219,6 +224,9 @@ export class MeshNode {
         ...(engine.residency !== undefined && { residency: engine.residency }),
         requestRecord: (idOrLabel) => requestLog.get(idOrLabel),
         service: this.#service,
+        batches,
+        clusters: gateways.clusters,
+        ...gateways.first,
         events: (listener) => this.onEvent(listener),
         metrics,
         logger,
@@ -231,9 +239,10 @@ export class MeshNode {
       exchange.changed();
       providers.changed();
     });
-    this.#service.onChange(() => exchange.changed());
+    this.#service.onChange(onChange);
+    watch?.onLoad(({ upstreams }) => registry.configure(upstreams));
     registry.onChange(() => {
-      for (const { fingerprint: known } of registry.list()) health.clearUnauthorized(known);
+      for (const { fingerprint: known } of [...registry.list(), ...gateways.list()]) health.clearUnauthorized(known);
     });
     engine.onEvent((event) => this.#emit(engineEvent(event)));
     table.onChange((change) => {
@@ -248,23 +257,14 @@ export class MeshNode {
 
     const owned = watch === null ? [registry] : [watch, registry];
     const swarmParts = [knownPeers, swarm, exchange, streams, providers, discovery];
-    const parts = [...owned, models, engine, ...swarmParts, gateways, facade];
+    const parts = [...owned, models, engine, ...swarmParts, gateways, batches, facade];
     await startAll(parts, () => AbortSignal.timeout(STOP_BOUND_MS));
     this.#running = { facade, inbound, exchange, parts };
     await stateFile.write({ listenPort: swarm.listenPort });
     const api = facade.address();
     await this.#runtimeFile.write({ pid: process.pid, api, fingerprint, startedAt: this.#epoch });
-    const multiaddrs = swarm.multiaddrs();
-    this.#emit({
-      event: 'ready',
-      api,
-      fingerprint,
-      multiaddrs,
-      pid: process.pid,
-      name: config.name,
-      version,
-      models: ownIds(),
-    });
+    const ready = { api, fingerprint, multiaddrs: swarm.multiaddrs(), pid: process.pid, name: config.name, version };
+    this.#emit({ event: 'ready', ...ready, models: ownIds() });
   }
 
   async #stop(): Promise<void> {

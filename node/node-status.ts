@@ -38,7 +38,7 @@ export interface StatusSources {
 
 type StatusViews = Pick<
   FacadeComponents,
-  'localModels' | 'remoteModels' | 'node' | 'peers' | 'routingStats' | 'loadBalancing'
+  'localModels' | 'remoteModels' | 'aliases' | 'node' | 'peers' | 'routingStats' | 'loadBalancing'
 >;
 
 export function statusViews(sources: StatusSources): StatusViews {
@@ -54,6 +54,7 @@ export function statusViews(sources: StatusSources): StatusViews {
   return {
     localModels: () => engine.catalog(),
     remoteModels: () => [...index.models(), ...gateways.models()],
+    aliases: () => settings.aliases?.().list() ?? [],
     node: () => nodeStatus(sources),
     peers,
     routingStats: () => peers().map((peer) => routed(peer.fingerprint)),

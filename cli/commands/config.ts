@@ -19,7 +19,7 @@ const show: Command = {
       terminal.json({ config: loaded.config, origins: loaded.origins, file: loaded.file });
       return EXIT.ok;
     }
-    const rows = SETTINGS.filter((setting) => setting.key !== 'upstreams').map((setting) => [
+    const rows = SETTINGS.map((setting) => [
       setting.key,
       shown(settingValue(loaded, setting.key)),
       loaded.origins[setting.key],
@@ -113,7 +113,11 @@ function shown(value: unknown): string {
   return value.map((item) => (typeof item === 'string' ? item : modelText(item))).join(', ') || '-';
 }
 
-function modelText(item: { readonly id: string | null; readonly path: string }): string {
+/** A model or an upstream. */
+function modelText(
+  item: { readonly id: string | null; readonly path: string } | { readonly name: string; readonly url?: string },
+): string {
+  if ('name' in item) return `${item.name}=${item.url ?? 'manifest'}`;
   return item.id === null ? item.path : `${item.id}=${item.path}`;
 }
 

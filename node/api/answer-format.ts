@@ -11,7 +11,7 @@ export interface AnswerIdentity {
   readonly id: string;
   /** Unix seconds. */
   readonly created: number;
-  /** As the client named it. */
+  /** The one that answers. */
   readonly model: string;
 }
 

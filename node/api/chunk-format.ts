@@ -23,7 +23,8 @@ interface Printed {
 /** Prints the chunks of one answer. All but the text is printed once, for this runs for every token of every stream. */
 export class ChunkFormat {
   readonly #isChat: boolean;
-  readonly #prefix: string;
+  readonly #identity: AnswerIdentity;
+  #head: string | null = null;
   readonly #suffix: string;
   readonly #textSuffix: string;
   readonly #includeUsage: boolean;
@@ -35,15 +36,18 @@ export class ChunkFormat {
     this.#isChat = identity.kind === 'chat';
     this.#includeUsage = includeUsage;
     this.#resumption = resumption;
-    const head = JSON.stringify({
-      id: identity.id,
-      object: this.#isChat ? 'chat.completion.chunk' : 'text_completion',
-      created: identity.created,
-      model: identity.model,
-    });
-    this.#prefix = `data: ${head.slice(0, -1)},"choices":[`;
+    this.#identity = identity;
     this.#suffix = includeUsage ? '],"usage":null}\n\n' : ']}\n\n';
     this.#textSuffix = `${this.#isChat ? '}' : ''},"logprobs":null,"finish_reason":null}${this.#suffix}`;
+  }
+
+  /** Of every chunk; printed with the first. */
+  get #prefix(): string {
+    if (this.#head !== null) return this.#head;
+    const { id, created, model } = this.#identity;
+    const object = this.#isChat ? 'chat.completion.chunk' : 'text_completion';
+    this.#head = `data: ${JSON.stringify({ id, object, created, model }).slice(0, -1)},"choices":[`;
+    return this.#head;
   }
 
   /** Everything that the chunk says; a choice's first is preceded by the chunk that names its role. */

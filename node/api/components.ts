@@ -2,14 +2,19 @@
 import type { CatalogEntry, NodeLoad } from '../../protocols/catalog/catalog.ts';
 import type { Boundary } from '../../protocols/inference/events.ts';
 import type { ResidencyControl } from '../backends/backend.ts';
+import type { ClusterControl } from '../backends/cluster/cluster-control.ts';
 import type { Clock } from '../common/clock.ts';
 import type { Logger } from '../common/logger.ts';
 import type { Metrics } from '../common/metrics.ts';
+import type { BatchService } from '../routing/batch-service.ts';
 import type { Dispatcher } from '../routing/dispatch.ts';
+import type { Federation } from '../routing/federation.ts';
+import type { ModelAlias } from '../routing/model-aliases.ts';
 import type { RequestRecord } from '../routing/request-record.ts';
 import type { ServiceState } from '../routing/service-state.ts';
 import type { LoadBalancing } from '../routing/settings.ts';
 import type { SecretStoreView } from '../storage/secret-store.ts';
+import type { CallbackInbox } from './resource-server/callback-inbox.ts';
 
 /** Who this node is and how it does, `GET /api/v1/node`. */
 export interface NodeStatus {
@@ -94,6 +99,8 @@ export interface FacadeComponents {
   /** Models of the engine here. */
   readonly localModels: () => readonly CatalogEntry[];
   readonly remoteModels: () => readonly RemoteModel[];
+  /** Names that stand for models, the preferred first. Absent: none. */
+  readonly aliases?: () => readonly ModelAlias[];
   readonly node: () => NodeStatus;
   /** Every other node: peers, and services beyond the mesh as `api:<slug>`, `globus:<slug>`, `cluster:<slug>`. */
   readonly peers: () => readonly PeerStatus[];
@@ -108,12 +115,20 @@ export interface FacadeComponents {
   readonly setLoadBalancing?: (patch: Partial<LoadBalancing>) => Promise<void> | void;
   /** Which models are in memory. Absent: it cannot be told or changed over HTTP. */
   readonly residency?: ResidencyControl;
+  /** Backend.AI clusters. Absent: they cannot be told or changed over HTTP. */
+  readonly clusters?: Pick<ClusterControl, 'list' | 'add' | 'remove'>;
+  /** Files and batches. Absent: there are no such routes. */
+  readonly batches?: BatchService;
   /** How a request went, by its id or label; null when it is not remembered. */
   readonly requestRecord?: (idOrLabel: string) => RequestRecord | null;
   /** Whom this node works for. Absent: always open. */
   readonly service?: Pick<ServiceState, 'mode' | 'set' | 'refusal'>;
   /** Calls `listener` with each event of the node; returns the unsubscribe. Absent: events cannot be followed. */
   readonly events?: (listener: (event: { readonly event: string }) => void) => () => void;
+  /** FIRST's fixtures and their rules. Absent: there is no `/resource_server`. */
+  readonly federation?: Federation;
+  /** Streamed answers that remote functions push back. Absent: they have nowhere to push to. */
+  readonly streamCallbacks?: CallbackInbox;
   readonly metrics: Metrics;
   readonly logger: Logger;
   readonly clock: Clock;

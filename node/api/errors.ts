@@ -68,7 +68,7 @@ export function errorBody(error: MeshError): ErrorBody {
 }
 
 /** Headers that tell a client whether and when to try again. */
-function retryHeaders(error: MeshError): Record<string, string> {
+export function retryHeaders(error: MeshError): Record<string, string> {
   const headers: Record<string, string> = {};
   const { retryAfterMs } = error.facts;
   if (retryAfterMs !== undefined) headers['retry-after'] = String(Math.max(0, Math.ceil(retryAfterMs / 1000)));

@@ -2,7 +2,14 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { bodyRefusal, type GuardRules, keyRefusal, type RequestFacts, refusal } from './guard.ts';
 
-const ALLOWED_METHODS = 'GET, POST, OPTIONS';
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** The route shows nothing that a key protects, or asks for a proof of its own. */
+    keyless?: boolean;
+  }
+}
+
+const ALLOWED_METHODS = 'GET, POST, DELETE, OPTIONS';
 /** `x-stainless-*` are the official clients' telemetry headers: a preflight that refuses them breaks those clients. */
 const ALLOWED_HEADER =
   /^(?:authorization|content-type|accept|x-request-id|x-meshnode-boundary|openai-[a-z-]+|x-stainless-[a-z-]+)$/;
@@ -17,6 +24,7 @@ export function installGuard(app: FastifyInstance, rules: () => GuardRules): voi
     const refused = refusal(facts, rules());
     if (refused !== null) throw refused;
     if (isPreflight(request)) return answerPreflight(request, reply);
+    if (request.routeOptions.config.keyless === true) return;
     const keyRefused = keyRefusal(facts, rules());
     if (keyRefused !== null) throw keyRefused;
   });

@@ -15,6 +15,8 @@ import { type GuardRules, guardRules } from './guard.ts';
 import { installGuard } from './guard-hook.ts';
 import { OpenAnswers } from './open-answers.ts';
 import { newHeaderId } from './request-id.ts';
+import { addBatchRoutes } from './routes/batches.ts';
+import { addClusterRoutes } from './routes/clusters.ts';
 import { addEmbeddingRoutes } from './routes/embeddings.ts';
 import { addEventRoutes } from './routes/events.ts';
 import { addInferenceRoutes } from './routes/inference.ts';
@@ -25,6 +27,7 @@ import { addPoolRoutes } from './routes/pool.ts';
 import { addRequestRoutes } from './routes/requests.ts';
 import { addRerankRoutes } from './routes/rerank.ts';
 import { addResidencyRoutes } from './routes/residency.ts';
+import { addResourceServer } from './routes/resource-server.ts';
 import { addServiceRoutes } from './routes/service.ts';
 import { addTokenizeRoutes } from './routes/tokenize.ts';
 import { answerUnknownRoutes } from './unknown-route.ts';
@@ -167,16 +170,23 @@ export class Facade implements Startable {
     }
     addNodeRoutes(app, this.#components, stopping);
     addServiceRoutes(app, this.#components);
+    addBatchRoutes(app, this.#components, stopping);
+    addClusterRoutes(app, this.#components);
     addResidencyRoutes(app, this.#components);
     addLoadBalancingRoutes(app, this.#components);
     addRequestRoutes(app, this.#components);
     addEventRoutes(app, this.#components);
     addPoolRoutes(app, this.#components, () => this.#port);
+    const { federation } = this.#components;
+    const first = { answers: this.#answers, stopping, times: this.#options };
+    if (federation !== undefined) addResourceServer(app, this.#components, { ...first, federation });
   }
 
   /** Built at the first request: the rules name the port, which `port: 0` leaves open until then. */
   #guardRules(server: Server): GuardRules {
-    this.#rules ??= guardRules({ ...this.#options, port: portOf(server) });
+    const { streamCallbacks } = this.#components;
+    const allowHosts = [...this.#options.allowHosts, ...(streamCallbacks === undefined ? [] : [streamCallbacks.host])];
+    this.#rules ??= guardRules({ ...this.#options, allowHosts, port: portOf(server) });
     return this.#rules;
   }
 }

@@ -16,6 +16,8 @@ export interface GatewayHolder {
   readonly place?: { readonly priority: number; readonly boundary: Boundary };
   /** Other nodes may use it through this one. Absent: no. */
   readonly shared?: boolean;
+  /** Among holders of one class those of the lowest rank come first, whatever the strategy. Absent: 0. */
+  readonly rank?: number;
 }
 
 /** One service as it is shown. */
@@ -37,12 +39,22 @@ export interface GatewayView {
   readonly place?: { readonly priority: number; readonly boundary: Boundary };
 }
 
+/** One model of one service, as it is shown. */
+export interface GatewayModel {
+  readonly fingerprint: string;
+  readonly entry: CatalogEntry;
+  /** As of its holder. Absent: no. */
+  readonly shared?: boolean;
+  /** How far away the service is. Absent: as the node registry says. */
+  readonly boundary?: Boundary;
+}
+
 /** Reads memory only; asks its services in the background from `start` on. */
 export interface Gateway extends Startable {
   /** Who has a model, in a stable order; a service that is offline has none. */
   holders(modelId: string): readonly GatewayHolder[];
   /** Every model of every service that can be used now. */
-  models(): readonly { readonly fingerprint: string; readonly entry: CatalogEntry; readonly shared?: boolean }[];
+  models(): readonly GatewayModel[];
   list(): readonly GatewayView[];
   /** A service said that it does not serve a model after all. Unknown ids are ignored. */
   drop(fingerprint: string, modelId: string): void;
@@ -73,7 +85,7 @@ export class Gateways implements Gateway {
     return this.#members.flatMap((member) => member.holders(modelId));
   }
 
-  models(): ReturnType<Gateway['models']> {
+  models(): readonly GatewayModel[] {
     return this.#members.flatMap((member) => member.models());
   }
 

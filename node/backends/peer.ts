@@ -46,11 +46,17 @@ export class PeerBackend implements Backend {
       const end = endOf(change);
       if (end !== null) gone.abort(end);
     });
+    let acquired = 0;
+    const acquire = (acquireSignal: AbortSignal): ReturnType<PeerStreams['acquire']> => {
+      // A kept stream turned out to be dead. The others of its connection are too, and each would take as long to find out.
+      if (acquired++ > 0) streams.drop(this.id);
+      return streams.acquire(this.id, acquireSignal);
+    };
     try {
       yield* infer(request, {
         signal: AbortSignal.any([signal, gone.signal]),
         clock,
-        acquire: (acquireSignal) => streams.acquire(this.id, acquireSignal),
+        acquire,
         limits: this.#limits,
         ...(key === null ? {} : { authorization: `Bearer ${key}` }),
       });

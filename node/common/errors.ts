@@ -37,6 +37,8 @@ export const ERROR_TABLE = {
   overloaded: policy(429, 'rate_limit_error', true),
   model_not_available: policy(503, 'service_unavailable', false),
   model_not_loaded: policy(503, 'service_unavailable', true),
+  /** A cluster starts it, or could not: minutes, not seconds. */
+  model_starting: policy(503, 'service_unavailable', true),
   all_circuits_open: policy(503, 'service_unavailable', false),
   /** Asked to go on with an answer that it would not go on with exactly: another model file, another prompt. */
   cannot_resume: policy(503, 'service_unavailable', true),

@@ -45,6 +45,8 @@ interface Session {
   publishing: AbortController;
   /** Ends the inbound stream: the newest replaces the one before. */
   inbound: AbortController | null;
+  /** The stream of `inbound`. */
+  carrier: Stream | null;
   violations: number;
 }
 
@@ -113,6 +115,7 @@ export class CatalogExchange implements Startable {
     session.inbound?.abort(new MeshError('protocol_violation', 'replaced by a newer catalog stream'));
     const inbound = new AbortController();
     session.inbound = inbound;
+    session.carrier = stream;
     const ifCurrent = currentOnly(this.#sink, () => session.inbound === inbound);
     await serveCatalog(stream, from, ifCurrent, { clock: this.#components.clock, signal: inbound.signal });
   }
@@ -183,6 +186,7 @@ export class CatalogExchange implements Startable {
       heard: false,
       publishing: new AbortController(),
       inbound: null,
+      carrier: null,
       violations: 0,
     };
     this.#sessions.set(fingerprint, session);
@@ -231,6 +235,7 @@ export class CatalogExchange implements Startable {
     if (session === undefined) return;
     session.heard = true;
     session.detector.heartbeat(this.#components.clock.now());
+    if (session.carrier !== null) this.#components.swarm.heard(session.carrier);
   }
 
   #makeSink(): CatalogSink {

@@ -58,6 +58,11 @@ export class ModelIndex {
     return [...this.#index().values()].flat();
   }
 
+  /** Did a peer that has the model fall silent so lately that it may be back at once? */
+  isAwaited(modelId: string): boolean {
+    return this.#table.isAwaited(modelId);
+  }
+
   /** The peer refused a model that its catalog lists: forget the entry until it speaks about its models again. */
   drop(fingerprint: string, modelId: string): void {
     const ids = this.#dropped.get(fingerprint) ?? new Set<string>();

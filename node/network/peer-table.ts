@@ -50,11 +50,15 @@ interface Entry {
   /** What it said, kept while offline: a peer that only was silent has not changed its mind. Null: nothing said yet. */
   models: ReadonlyMap<string, CatalogEntry> | null;
   lastSeen: number;
+  /** When it was declared gone without a goodbye, Unix milliseconds. */
+  lostAt: number;
   view: PeerView | null;
 }
 
 /** Weight of the newest round trip in the smoothed latency. */
 const LATENCY_WEIGHT = 0.2;
+/** A connection that broke is there again in this time, and mostly a node that was started again, ms. */
+const RETURN_MS = 4000;
 
 /** A peer enters with its HELLO and is `online` from its first snapshot on: connected is not ready. */
 export class PeerTable {
@@ -82,6 +86,15 @@ export class PeerTable {
   get(fingerprint: string): PeerView | null {
     const entry = this.#entries.get(fingerprint);
     return entry === undefined ? null : viewOf(entry);
+  }
+
+  /** Did a peer that has the model fall silent so lately that it may be back at once? */
+  isAwaited(modelId: string): boolean {
+    const since = this.#wallClock() - RETURN_MS;
+    for (const { status, lostAt, models } of this.#entries.values()) {
+      if (status === 'offline' && lostAt > since && models?.has(modelId) === true) return true;
+    }
+    return false;
   }
 
   /** Calls `listener` at each change, synchronously; returns the unsubscribe. */
@@ -197,6 +210,7 @@ export class PeerTable {
     if (entry.status === 'offline') return;
     entry.status = 'offline';
     entry.view = null;
+    if (reason === 'lost') entry.lostAt = this.#wallClock();
     this.#emit('down', entry, reason);
     this.#forgetOldest();
   }
@@ -230,6 +244,7 @@ function newEntry(fingerprint: string, hello: NodeHello): Entry {
     load: null,
     models: null,
     lastSeen: 0,
+    lostAt: Number.NEGATIVE_INFINITY,
     view: null,
   };
 }

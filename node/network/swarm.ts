@@ -11,7 +11,8 @@ import { DialGate } from './dial-gate.ts';
 import { createStack, type Stack } from './libp2p-stack.ts';
 import { freeListenAddresses } from './listen-port.ts';
 import type { HeardPeer } from './multicast.ts';
-import { abandonLate, dialTarget, unreachable } from './outbound.ts';
+import { dialTarget, firstToOpen, unreachable } from './outbound.ts';
+import { MAX_STREAMS, Ways } from './ways.ts';
 
 /** Serves one inbound stream and owns it, errors included; `from` is the peer's proven fingerprint. */
 export type StreamHandler = (stream: Stream, from: string) => Promise<void>;
@@ -49,8 +50,8 @@ export interface DialOptions {
 const DEFAULT_LISTEN = ['/ip4/0.0.0.0/tcp/8643', '/ip6/::/tcp/8643'];
 const OPEN_TIMEOUT_MS = 1500;
 const DIAL_TIMEOUT_MS = 3000;
-/** Per protocol and connection, in each direction: libp2p's defaults (32 in, 64 out) are below a busy model. */
-const MAX_STREAMS = 256;
+/** Two heartbeats: connections on which nothing came for longer may all be dead. */
+const SILENT_MS = 1000;
 /** Starts of libp2p that are tried when somebody takes the port between our look and its bind. */
 const START_TRIES = 5;
 
@@ -63,14 +64,17 @@ export class Swarm implements Startable {
   readonly #logger: Logger;
   readonly #options: SwarmOptions;
   readonly #gate: DialGate;
+  readonly #ways: Ways;
   readonly #listeners = new Set<(change: ConnectionChange) => void>();
   /** Where connected peers say that they listen. */
   readonly #listenAddresses = new Map<string, readonly string[]>();
   readonly #heardListeners = new Set<(heard: HeardPeer) => void>();
   #stack: Stack | null = null;
+  #stopSweeping = (): void => {};
 
   constructor(components: SwarmComponents, options: SwarmOptions) {
     this.#clock = components.clock;
+    this.#ways = new Ways(components);
     this.#logger = components.logger;
     this.#options = options;
     this.#gate = new DialGate(options.mayDial === undefined ? {} : { mayDial: options.mayDial });
@@ -99,6 +103,7 @@ export class Swarm implements Startable {
       try {
         await stack.libp2p.start();
         this.#stack = stack;
+        this.#stopSweeping = this.#ways.sweep(() => stack.libp2p.getConnections());
         return;
       } catch (error) {
         if (tries >= START_TRIES) throw toMeshError(error);
@@ -110,6 +115,7 @@ export class Swarm implements Startable {
   async stop(signal: AbortSignal): Promise<void> {
     const stack = this.#stack;
     this.#stack = null;
+    this.#stopSweeping();
     if (stack === null) return;
     await abortable(Promise.resolve(stack.libp2p.stop()), signal);
   }
@@ -135,7 +141,12 @@ export class Swarm implements Startable {
   }
 
   isConnected(fingerprint: string): boolean {
-    return this.#newestConnection(fingerprint) !== null;
+    return this.#waysTo(fingerprint).length > 0;
+  }
+
+  /** Something came on this stream just now: the connection that carries it works. */
+  heard(stream: Stream): void {
+    this.#ways.heard(stream);
   }
 
   /** Where a connected peer says it listens; empty until it identified itself. */
@@ -164,19 +175,17 @@ export class Swarm implements Startable {
       signal,
     );
     try {
-      const connection = await abortable(
-        this.#libp2p().dial(dialTarget(target), { signal: bound.signal, force: options.force ?? false }),
-        bound.signal,
-      );
-      return connection.remotePeer.toString();
+      const { remotePeer } = await this.#connect(target, bound.signal, options);
+      return remotePeer.toString();
     } catch (error) {
       throw unreachable(error, `Cannot connect to ${String(target)}`);
     }
   }
 
   /**
-   * Opens a stream on the newest connection to the peer, and dials first when there is none. Bounded at 1.5 s. That it
-   * opened does not mean that the peer accepted it: only its first frame does.
+   * Opens a stream on the connection to the peer that gave the last sign of life, on another one when that takes long,
+   * and dials first when there is none or all are silent. Bounded at 1.5 s. That it opened does not mean that the peer
+   * accepted it: only its first frame does.
    *
    * @throws MeshError `peer_unreachable`.
    */
@@ -189,15 +198,15 @@ export class Swarm implements Startable {
       signal,
     );
     try {
-      if (!this.isConnected(fingerprint)) await this.dial(fingerprint, bound.signal);
-      const connection = this.#newestConnection(fingerprint);
-      if (connection === null) throw new MeshError('peer_unreachable', `Not connected to ${fingerprint}.`);
-      const opening = connection.newStream(protocol, { signal: bound.signal, maxOutboundStreams: MAX_STREAMS });
-      abandonLate(opening, bound.signal);
-      const stream = await abortable(opening, bound.signal);
-      if (stream.status !== 'open')
-        throw new MeshError('peer_unreachable', `${fingerprint} refused a ${protocol} stream.`);
-      return stream;
+      const open = (connection: Connection, ended: AbortSignal) => this.#ways.open(connection, protocol, ended);
+      const best = this.#waysTo(fingerprint).slice(0, 2);
+      const known = best.map((way) => (ended: AbortSignal) => open(way, ended));
+      const anew = async (ended: AbortSignal): Promise<Stream> => {
+        const ways = this.#waysTo(fingerprint);
+        if (this.#ways.silentMs(ways) < SILENT_MS) throw new Error('it opens no stream');
+        return open(await this.#connect(fingerprint, ended, { force: ways.length > 0 }), ended);
+      };
+      return await firstToOpen([...known, anew], { clock: this.#clock, signal: bound.signal });
     } catch (error) {
       throw unreachable(error, `Cannot open a stream to ${fingerprint}`);
     }
@@ -234,14 +243,13 @@ export class Swarm implements Startable {
     return this.#stack?.libp2p.getConnections(peerIdFromString(fingerprint)) ?? [];
   }
 
-  /** After a peer lost its power, its old connection looks open for a while: the newest is the one that lives. */
-  #newestConnection(fingerprint: string): Connection | null {
-    let newest: Connection | null = null;
-    for (const connection of this.#connectionsOf(fingerprint)) {
-      if (connection.status !== 'open') continue;
-      if (newest === null || connection.timeline.open >= newest.timeline.open) newest = connection;
-    }
-    return newest;
+  /** Open connections, the one that gave the last sign of life first. */
+  #waysTo(fingerprint: string): Connection[] {
+    return this.#ways.ordered(this.#connectionsOf(fingerprint));
+  }
+
+  #connect(to: string | readonly string[], signal: AbortSignal, { force = false }: DialOptions): Promise<Connection> {
+    return abortable(this.#libp2p().dial(dialTarget(to), { signal, force }), signal);
   }
 
   async #handle({ libp2p }: Stack): Promise<void> {
@@ -249,6 +257,7 @@ export class Swarm implements Startable {
     for (const [protocol, handler] of this.#options.handlers) {
       const serve = async (stream: Stream, connection: Connection): Promise<void> => {
         const from = connection.remotePeer.toString();
+        this.#ways.carries(stream, connection);
         try {
           await handler(stream, from);
         } catch (error) {
@@ -262,6 +271,7 @@ export class Swarm implements Startable {
 
   #listen({ libp2p, multicast }: Stack): void {
     libp2p.addEventListener('connection:open', ({ detail }) => {
+      this.#ways.opened(detail);
       this.#emit({ kind: 'opened', fingerprint: detail.remotePeer.toString() });
     });
     libp2p.addEventListener('peer:disconnect', ({ detail }) => {

@@ -7,12 +7,16 @@ import { AdmissionQueue } from './admission-queue.ts';
 export interface Ticket {
   /** The peer's fingerprint, or null for this node's own clients. */
   readonly from: string | null;
+  /** Nobody waits for its answer: it waits behind all others, and leaves its slot to them. */
+  readonly isBatch: boolean;
   readonly enteredAt: number;
   state: 'waiting' | 'running' | 'over';
   /** Why it never ran; set when it goes from `waiting` to `over`. */
   error: MeshError | null;
   /** Called once, when it no longer waits. */
   onSettled: () => void;
+  /** Called at most once, while it runs: somebody who waits gets its slot, which it must leave. Batch only. */
+  onYield: () => void;
 }
 
 export interface AdmissionLaneOptions {
@@ -30,7 +34,11 @@ export class AdmissionLane {
   readonly #slots: () => number;
   readonly #options: AdmissionLaneOptions;
   readonly #queue = new AdmissionQueue<Ticket>();
+  readonly #batchQueue = new AdmissionQueue<Ticket>();
   #running = 0;
+  /** Those of the running ones that give their slot to whoever waits, the oldest first. */
+  readonly #yieldable = new Set<Ticket>();
+  readonly #yielding = new Set<Ticket>();
   /** Smoothed, of whole answers; null before the first. */
   #serviceMs: number | null = null;
 
@@ -41,28 +49,45 @@ export class AdmissionLane {
   }
 
   get queued(): number {
-    return this.#queue.size;
+    return this.#queue.size + this.#batchQueue.size;
+  }
+
+  /** Requests that run. */
+  get running(): number {
+    return this.#running;
   }
 
   get isIdle(): boolean {
-    return this.#running === 0 && this.#queue.size === 0;
+    return this.#running === 0 && this.queued === 0;
   }
 
   /** A ticket that runs already or waits. @throws MeshError `overloaded`, at once, when waiting makes no sense. */
-  enter(from: string | null): Ticket {
-    const ticket: Ticket = { from, enteredAt: this.#clock.now(), state: 'waiting', error: null, onSettled: () => {} };
-    if (this.#queue.size > 0 || this.#running >= this.#slots()) this.#makeRoom(from);
-    this.#queue.add(ticket);
+  enter(from: string | null, isBatch: boolean = false): Ticket {
+    const ticket: Ticket = {
+      from,
+      isBatch,
+      enteredAt: this.#clock.now(),
+      state: 'waiting',
+      error: null,
+      onSettled: () => {},
+      onYield: () => {},
+    };
+    if (isBatch) this.#refuseBatch(from);
+    else if (this.#queue.size + this.#running - this.#yieldable.size >= this.#slots()) this.#makeRoom(from);
+    this.#queueOf(ticket).add(ticket);
     this.pump();
     return ticket;
   }
 
   /** The request is over; `servedMs`: how long a whole answer took, from its acceptance. Idempotent. */
   leave(ticket: Ticket, servedMs: number | null = null): void {
-    if (ticket.state === 'waiting') this.#queue.remove(ticket);
+    if (ticket.state === 'waiting') this.#queueOf(ticket).remove(ticket);
     if (ticket.state === 'running') {
       this.#running -= 1;
-      if (servedMs !== null) {
+      this.#yieldable.delete(ticket);
+      this.#yielding.delete(ticket);
+      // A batch answer stands still while others run: its time says nothing of theirs.
+      if (servedMs !== null && !ticket.isBatch) {
         const before = this.#serviceMs ?? servedMs;
         this.#serviceMs = before + NEWEST * (servedMs - before);
       }
@@ -73,11 +98,12 @@ export class AdmissionLane {
 
   /** Takes the ticket out of the queue for this reason; nothing when it does not wait any more. */
   refuse(ticket: Ticket, error: MeshError): void {
-    if (this.#queue.remove(ticket)) settle(ticket, 'over', error);
+    if (this.#queueOf(ticket).remove(ticket)) settle(ticket, 'over', error);
   }
 
   refuseWaiting(which: 'all' | 'peers', error: MeshError): void {
-    for (const ticket of this.#queue.drain(which)) settle(ticket, 'over', error);
+    const waiting = [...this.#queue.drain(which), ...this.#batchQueue.drain(which)];
+    for (const ticket of waiting) settle(ticket, 'over', error);
   }
 
   /** `overloaded`, with when it makes sense to come back. */
@@ -86,14 +112,32 @@ export class AdmissionLane {
     return new MeshError('overloaded', 'Too many requests wait for this model here', { retryAfterMs });
   }
 
-  /** Lets in as many as there are slots. */
+  /** Lets in as many as there are slots; has batch answers make room for those that are left. */
   pump(): void {
     while (this.#running < this.#slots()) {
-      const next = this.#queue.take();
+      const next = this.#queue.take() ?? this.#batchQueue.take();
       if (next === null) return;
       this.#running += 1;
+      if (next.isBatch) this.#yieldable.add(next);
       settle(next, 'running', null);
     }
+    // The youngest has least to lose.
+    for (const ticket of [...this.#yieldable].toReversed()) {
+      if (this.#yielding.size >= this.#queue.size) return;
+      if (this.#yielding.has(ticket)) continue;
+      this.#yielding.add(ticket);
+      ticket.onYield();
+    }
+  }
+
+  #queueOf({ isBatch }: Ticket): AdmissionQueue<Ticket> {
+    return isBatch ? this.#batchQueue : this.#queue;
+  }
+
+  #refuseBatch(from: string | null): void {
+    const slots = this.#slots();
+    if (this.#running >= slots && this.#batchQueue.size >= this.#options.queuePerSlot * slots)
+      throw this.overloaded(from);
   }
 
   #makeRoom(from: string | null): void {

@@ -30,6 +30,9 @@ export const DEFAULT_ADMISSION: AdmissionOptions = {
   progressMs: 500,
 };
 
+/** When a batch request that made room may ask again. */
+const retryAfterMs = 1000;
+
 const QUEUED: InferenceEvent = { type: 'progress', state: 'queued', fraction: null };
 
 /**
@@ -63,6 +66,12 @@ export class Admission {
     return { queued };
   }
 
+  /** Requests for the model that run or wait here. */
+  used(model: string): number {
+    const lane = this.#lanes.get(model);
+    return lane === undefined ? 0 : lane.running + lane.queued;
+  }
+
   #backend(from: string | null): LocalBackend {
     const { engine } = this.#components;
     return {
@@ -80,19 +89,28 @@ export class Admission {
     if (refusal !== null) throw refusal;
     if (signal.aborted) throw abortReason(signal);
     const lane = this.#lane(request.model);
-    const ticket = lane.enter(from);
+    const ticket = lane.enter(from, request.priority === 'batch');
     const onAbort = (): void => lane.refuse(ticket, abortReason(signal));
     signal.addEventListener('abort', onAbort, { once: true });
+    const displaced = new AbortController();
+    ticket.onYield = () => {
+      displaced.abort(new MeshError('overloaded', 'A request that somebody waits for took the slot', { retryAfterMs }));
+      // Its slot in the engine is free a step later, for which the other waits there.
+      lane.leave(ticket);
+    };
+    const ended = ticket.isBatch ? AbortSignal.any([signal, displaced.signal]) : signal;
     try {
       if (ticket.state === 'waiting') yield* this.#wait(lane, ticket);
       if (ticket.error !== null) throw ticket.error;
       let acceptedAt: number | null = null;
-      for await (const event of engine.infer(request, { signal })) {
+      for await (const event of engine.infer(request, { signal: ended })) {
         if (event.type === 'accepted') acceptedAt = clock.now();
         // Before the caller sees it: the engine is done, however long the caller takes.
         if (event.type === 'end') lane.leave(ticket, acceptedAt === null ? null : clock.now() - acceptedAt);
         yield event;
       }
+    } catch (error) {
+      throw displaced.signal.aborted ? abortReason(displaced.signal) : error;
     } finally {
       signal.removeEventListener('abort', onAbort);
       lane.leave(ticket);

@@ -17,6 +17,8 @@ export interface AttemptRecordComponents {
 export interface AttemptRecordOptions {
   readonly backend: { readonly id: string; readonly kind: BackendKind };
   readonly model: string;
+  /** Nobody waits for a batch request: its times say nothing of how fast others are served. */
+  readonly priority?: 'batch' | undefined;
 }
 
 /** One attempt from its selection on. Says once, at the end of an attempt, how it went: to breakers, statistics, metrics and the request's record. */
@@ -39,7 +41,7 @@ export class AttemptRecord {
     else if (event.type !== 'chunk' && event.type !== 'result') this.#components.permit.reached();
     else if (this.#firstTokenMs === null) {
       this.#firstTokenMs = afterMs;
-      this.#components.stats.firstToken(this.#options.backend.id, this.#options.model, afterMs);
+      if (!this.#isBatch) this.#components.stats.firstToken(this.#options.backend.id, this.#options.model, afterMs);
       this.#components.trace.firstToken();
       return true;
     }
@@ -63,12 +65,16 @@ export class AttemptRecord {
     if (!this.#once('ok')) return;
     const { metrics, permit } = this.#components;
     permit.succeeded();
-    this.#endCount('success', this.#firstTokenMs);
+    this.#endCount('success', this.#isBatch ? null : this.#firstTokenMs);
     metrics.tokens.inc({ direction: 'prompt' }, event.usage.promptTokens);
     metrics.tokens.inc({ direction: 'completion' }, event.usage.completionTokens);
-    if (this.#firstTokenMs !== null) {
+    if (this.#firstTokenMs !== null && !this.#isBatch) {
       metrics.timeToFirstToken.observe({ served_by: this.#options.backend.kind }, this.#firstTokenMs / 1000);
     }
+  }
+
+  get #isBatch(): boolean {
+    return this.#options.priority === 'batch';
   }
 
   #once(outcome: Parameters<AttemptTrace['end']>[0]): boolean {

@@ -41,6 +41,8 @@ interface Target {
 
 const DEFAULT_COOL_OFF_MS = 1000;
 const MOST_COOL_OFF_MS = 30_000;
+/** An engine that rests is asked at least this often whether it still does. */
+const MOST_REST_MS = 60_000;
 const UNAUTHORIZED_MS = 5 * 60_000;
 /** Peers that become unreachable within this time of each other were cut off by one thing, which is more likely here. */
 const OWN_TROUBLE_WINDOW_MS = 1000;
@@ -53,9 +55,22 @@ export function blameOf(code: ErrorCode): 'backend' | 'model' | 'nobody' {
   return code === 'engine_failed' || code === 'out_of_memory' ? 'model' : 'backend';
 }
 
+/** An engine that failed before and says for how long it rests: no further failure, and it knows better than a circuit. */
+const isRefusal = ({ code, facts }: MeshError): boolean =>
+  facts.retryAfterMs !== undefined && (code === 'wedged' || blameOf(code) === 'model');
+
+const restMs = ({ facts }: MeshError): number => Math.min(facts.retryAfterMs ?? 0, MOST_REST_MS);
+
+/** Failures of a server that say nothing of its other models. */
+const OF_ONE_MODEL: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['upstream_error', 'first_token_timeout']);
+
+const restOf = (backendId: string, modelId: string): string => `${backendId} ${modelId}`;
+
 export class BackendHealth {
   readonly #components: BackendHealthComponents;
   readonly #coolOffs: ExpiringMarks;
+  /** Engines that rest after a failure, by backend and model. */
+  readonly #rests: ExpiringMarks;
   readonly #unauthorized: ExpiringMarks;
   /** Peers that were unreachable lately, with the time. */
   #unreachable: readonly { readonly id: string; readonly at: number }[] = [];
@@ -67,6 +82,7 @@ export class BackendHealth {
   constructor(components: BackendHealthComponents) {
     this.#components = components;
     this.#coolOffs = new ExpiringMarks(components);
+    this.#rests = new ExpiringMarks(components);
     this.#unauthorized = new ExpiringMarks(components);
   }
 
@@ -76,7 +92,10 @@ export class BackendHealth {
     if (!breakers.admits(backendId, modelId)) {
       return { kind: 'circuit_open', retryInMs: breakers.retryInMs(backendId, modelId) };
     }
-    const retryInMs = this.#coolOffs.remainingMs(backendId);
+    const restsMs = this.#rests.remainingMs(restOf(backendId, modelId));
+    if (restsMs > 0) return { kind: 'circuit_open', retryInMs: restsMs };
+    const ofModelMs = this.#coolOffs.remainingMs(restOf(backendId, modelId));
+    const retryInMs = Math.max(this.#coolOffs.remainingMs(backendId), ofModelMs);
     return retryInMs > 0 ? { kind: 'cooling_off', retryInMs } : null;
   }
 
@@ -104,7 +123,8 @@ export class BackendHealth {
         else backend?.neutral();
         if (blame === 'model') model?.failure();
         else model?.neutral();
-        if (target.kind !== 'engine') this.#mark(target.id, error);
+        if (isRefusal(error)) this.#rests.set(restOf(target.id, target.model), restMs(error));
+        else if (target.kind !== 'engine') this.#mark(target, error);
         return blame !== 'nobody';
       },
       released: () => {
@@ -140,12 +160,15 @@ export class BackendHealth {
     this.#unauthorized.delete(backendId);
   }
 
-  #blame({ id, kind }: Target, { code }: MeshError): ReturnType<typeof blameOf> {
-    const blame = blameOf(code);
+  #blame({ id, kind }: Target, error: MeshError): ReturnType<typeof blameOf> {
+    const { code } = error;
+    const blame = isRefusal(error) ? 'nobody' : blameOf(code);
     if (blame === 'nobody' || kind === 'engine') return blame;
     if (this.#components.ownTrouble?.() === true) return 'nobody';
     const isPeerGone = kind === 'peer' && code === 'peer_unreachable';
     const isCutOff = this.#components.clock.now() < this.#cutOffUntil;
+    // Behind one server there are often many, of which only the one that has this model fails.
+    if (kind === 'http' && OF_ONE_MODEL.has(code)) return 'model';
     return isPeerGone && (isCutOff || this.#manyAreUnreachable(id)) ? 'nobody' : blame;
   }
 
@@ -160,9 +183,11 @@ export class BackendHealth {
     return true;
   }
 
-  #mark(backendId: string, { code, facts }: MeshError): void {
+  #mark({ id: backendId, kind, model }: Target, { code, facts }: MeshError): void {
     if (code === 'rate_limited' || code === 'overloaded') {
-      this.#coolOffs.set(backendId, Math.min(facts.retryAfterMs ?? DEFAULT_COOL_OFF_MS, MOST_COOL_OFF_MS));
+      // The limits of servers are those of one model each; a peer has one queue for all.
+      const who = kind === 'http' ? restOf(backendId, model) : backendId;
+      this.#coolOffs.set(who, Math.min(facts.retryAfterMs ?? DEFAULT_COOL_OFF_MS, MOST_COOL_OFF_MS));
     }
     if (code === 'unauthorized' || code === 'forbidden') this.#unauthorized.set(backendId, UNAUTHORIZED_MS);
   }

@@ -23,6 +23,8 @@ export interface TwinQuestion {
 /** One that failed since the answer last grew. */
 interface Failed {
   readonly code: ErrorCode;
+  /** It said, or it is plain, that it is worth waiting for until `againAt`. */
+  readonly isAwaited: boolean;
   /** From when on it may be asked again when nobody else is left; Infinity: never. */
   readonly againAt: number;
 }
@@ -54,6 +56,11 @@ export class BrokenAnswer {
   /** How that one failed: what the client is told when nobody goes on. */
   get failure(): MeshError {
     return this.#failure;
+  }
+
+  /** Another model is asked from now on: nobody failed at that. */
+  otherModel(): void {
+    this.#failed.clear();
   }
 
   /** An attempt to go on begins. */
@@ -97,20 +104,22 @@ export class BrokenAnswer {
     const facts = twinFacts(emitted, this.#origin, this.#request);
     if (facts === null || this.#continuations >= MOST_CONTINUATIONS) return waitMs;
     const awaitsReturn = isShown && now - this.#brokeAt < RETURN_MS && twinOf(this.#origin, facts) !== null;
-    for (const { code, againAt } of this.#failed.values()) {
-      if (isBusy(code) && againAt > now) waitMs = Math.min(waitMs, againAt - now);
+    for (const { code, againAt, isAwaited } of this.#failed.values()) {
+      if (isAwaited && againAt > now) waitMs = Math.min(waitMs, againAt - now);
       if (awaitsReturn && isAway(code)) waitMs = Math.min(waitMs, LOOK_MS);
     }
     return waitMs;
   }
 
   #note(id: string, { code, facts }: MeshError, now: number): void {
-    this.#failed.set(id, { code, againAt: now + this.#pauseMs(id, code, facts.retryAfterMs) });
+    // An engine that rests after a crash says for how long.
+    const isAwaited = isBusy(code) || (mayComeBack(code) && facts.retryAfterMs !== undefined);
+    const pauseMs = isAwaited ? (facts.retryAfterMs ?? PAUSE_MS) : this.#pauseMs(id, code);
+    this.#failed.set(id, { code, isAwaited, againAt: now + pauseMs });
   }
 
   /** A child that crashed and a server that failed get one more try, a peer whose link failed more than one. */
-  #pauseMs(id: string, code: ErrorCode, retryAfterMs: number = PAUSE_MS): number {
-    if (isBusy(code)) return retryAfterMs;
+  #pauseMs(id: string, code: ErrorCode): number {
     if (!mayComeBack(code)) return Number.POSITIVE_INFINITY;
     if (!this.#failed.has(id)) return 0;
     return isAway(code) ? PAUSE_MS : Number.POSITIVE_INFINITY;

@@ -1,6 +1,6 @@
 /** A backend that could serve a request, with the figures that strategies order by, and the classes that come before any strategy. */
 import type { CatalogEntry, NodeLoad } from '../../protocols/catalog/catalog.ts';
-import type { Boundary, InferenceRequest } from '../../protocols/inference/events.ts';
+import { BOUNDARIES, type Boundary, type InferenceRequest } from '../../protocols/inference/events.ts';
 import type { Backend } from '../backends/backend.ts';
 
 export interface Candidate {
@@ -18,6 +18,8 @@ export interface Candidate {
   readonly engineBuild: string | null;
   /** Could it go on with a text that another of its kind began as an answer to this? Absent: no. */
   readonly continuesText?: (request: InferenceRequest) => boolean;
+  /** Within its class the lowest comes first, before any strategy. Absent: 0. */
+  readonly rank?: number;
   /** Attempts of ours on it, from selection to end. */
   readonly activeRequests: number;
   /** Place of our last attempt on it for this model in the order of all attempts; 0: never asked. */
@@ -26,6 +28,11 @@ export interface Candidate {
   readonly firstTokenMs: number | null;
   /** Recent failures that still weigh on it; each wears off in 2 s. */
   readonly penalty: number;
+}
+
+/** The one further away. */
+export function furthest(a: Boundary, b: Boundary): Boundary {
+  return BOUNDARIES.indexOf(a) < BOUNDARIES.indexOf(b) ? b : a;
 }
 
 /** Requests that run or wait there: what it reports, or what we sent when that is more, because reports come late. */
@@ -63,5 +70,12 @@ export function orderCandidates(
   }
   const localIsWarm = here.some(({ entry }) => entry.state !== 'on-disk');
   const classes = localIsWarm ? [here, warm, cold, suspect, unauthorized] : [warm, here, cold, suspect, unauthorized];
-  return classes.flatMap((members) => (members.length < 2 ? members : strategy(members)));
+  return classes.flatMap((members) => (members.length < 2 ? members : inRanks(members, strategy)));
+}
+
+/** The strategy orders each rank, the lowest rank first. */
+function inRanks(members: readonly Candidate[], strategy: OrderRules['strategy']): readonly Candidate[] {
+  const ranks = [...new Set(members.map(({ rank = 0 }) => rank))].sort((a, b) => a - b);
+  if (ranks.length === 1) return strategy(members);
+  return ranks.flatMap((wanted) => strategy(members.filter(({ rank = 0 }) => rank === wanted)));
 }

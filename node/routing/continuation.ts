@@ -28,7 +28,7 @@ export function twinFacts(
   const { accepted } = emitted;
   const { backend, engineBuild, entry } = origin;
   if (accepted === null) return null;
-  if (backend.kind === 'http') {
+  if (backend.kind === 'http' || emitted.isText) {
     if (!emitted.isText) return null;
     return { artifact: null, engineBuild: null, leastContext: 0, fullContext: 0, request };
   }

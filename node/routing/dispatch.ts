@@ -18,6 +18,8 @@ export interface Dispatch {
   readonly events: AsyncIterable<InferenceEvent>;
   /** Fingerprint of the node that answers, as of the commit; null until an attempt was accepted. */
   readonly servedBy: string | null;
+  /** The model that answers, as of the commit: the one that was asked for, or what stands in for it. Absent: as asked. */
+  readonly model?: string;
   /** Attempts made so far. */
   readonly attempts: number;
   /** How often the answer went on from another attempt's tokens. */

@@ -19,7 +19,7 @@ interface EmittedChoice {
   readonly tokens: number[];
   text: string;
   finish: FinishReason | null;
-  /** Pieces in which the text came; counted while it comes without tokens. */
+  /** Pieces of text that came without tokens. */
   chunks: number;
 }
 
@@ -34,6 +34,8 @@ export class EmittedAnswer {
   #hasTokenless = false;
   #isPlainText = true;
   #isTooLong = false;
+  /** Another model goes on with it: of what came so far only the text counts. */
+  #isTextOnly = false;
 
   /** `choices`: how many answers the request asks for; where it is not known, as many as come are. */
   constructor(choices: number | undefined) {
@@ -63,12 +65,22 @@ export class EmittedAnswer {
 
   /** Did every part of it come with its tokens, and is it of a bounded length? Then a twin can go on with it exactly. */
   get hasTokens(): boolean {
-    return this.#chunks > 0 && !this.#hasTokenless && !this.#isTooLong;
+    return this.#chunks > 0 && !this.#hasTokenless && !this.#isTooLong && !this.#isTextOnly;
   }
 
-  /** Did it come as text alone, from a backend that tells no tokens? */
+  /** Does it go on from text alone: it came so, from a backend that tells no tokens, or another model goes on with it? */
   get isText(): boolean {
-    return this.#chunks > 0 && this.#tokens === 0 && this.#isPlainText && !this.#isTooLong;
+    return this.hasText && (this.#tokens === 0 || this.#isTextOnly);
+  }
+
+  /** Is it text and nothing else, of a bounded length, so that it could go on from that? */
+  get hasText(): boolean {
+    return this.#chunks > 0 && this.#isPlainText && !this.#isTooLong;
+  }
+
+  /** From now on it goes on from its text alone: tokens are those of the model that gave them. */
+  otherModel(): void {
+    this.#isTextOnly = true;
   }
 
   /** All choices have finished; only the `end` may be missing. */
@@ -94,7 +106,12 @@ export class EmittedAnswer {
     return {
       promptDigest,
       artifact: artifact ?? '',
-      choices: this.#choices.map(({ tokens, finish, text, chunks }) => ({ tokens: [...tokens], finish, text, chunks })),
+      choices: this.#choices.map(({ tokens, finish, text, chunks }) => ({
+        tokens: this.#isTextOnly ? [] : [...tokens],
+        finish,
+        text,
+        chunks: tokens.length + chunks,
+      })),
     };
   }
 
@@ -118,6 +135,7 @@ export class EmittedAnswer {
       this.#accepted = event;
       return true;
     }
+    if (this.#isTextOnly) return false;
     if (event.promptDigest !== before.promptDigest || event.artifact !== before.artifact) {
       throw violation('was to go on with an answer and began with another prompt or another file');
     }
@@ -128,7 +146,7 @@ export class EmittedAnswer {
     const { index, tokens, text, finish } = event;
     const choice = this.#choiceOf(event);
     if (choice.finish !== null) throw violation('went on with a choice that had finished');
-    if (index !== choice.tokens.length && !this.#isTooLong) {
+    if (index !== choice.tokens.length && !this.#isTooLong && !this.#isTextOnly) {
       throw violation(`gave token ${index} where ${choice.tokens.length} was due`);
     }
     this.#chunks += 1;
@@ -138,12 +156,9 @@ export class EmittedAnswer {
     if (event.reasoning !== undefined || event.toolCalls !== undefined) this.#isPlainText = false;
     if (finish !== undefined) choice.finish = finish;
     if (this.#isTooLong) return;
-    // Text is kept only where there is nothing else to go on from.
-    if (this.#tokens === 0) {
-      choice.text += text;
-      choice.chunks += 1;
-      this.#chars += text.length;
-    }
+    choice.text += text;
+    this.#chars += text.length;
+    if (tokens.length === 0 && text !== '') choice.chunks += 1;
     for (const token of tokens) choice.tokens.push(token);
     this.#isTooLong = this.#tokens > MOST_TOKENS || this.#chars > MOST_CHARS;
     if (this.#isTooLong) this.#forget();

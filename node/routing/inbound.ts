@@ -1,4 +1,4 @@
-/** Requests that come from peers: served by this node's own engine only (hop limit 1), to those who may, within limits. */
+/** Requests that come from peers: to this node's engine, or to what its owner shares (hop limit 1), by those who may, within limits. */
 import type { InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
 import type { InferenceContext } from '../../protocols/inference/server.ts';
 import type { LocalBackend } from '../backends/backend.ts';
@@ -8,6 +8,7 @@ import type { Metrics } from '../common/metrics.ts';
 import type { IssuedKeys, VerifiedKey } from '../storage/issued-keys.ts';
 import { DEFAULT_PEER_QUOTA, PeerQuota, type QuotaLease, type QuotaLimits } from './peer-quota.ts';
 import type { ServiceState } from './service-state.ts';
+import type { SharedBackends } from './shared-backends.ts';
 
 export interface InboundComponents {
   readonly local: LocalBackend;
@@ -18,6 +19,8 @@ export interface InboundComponents {
   /** Default: peers need no key. */
   readonly keys?: Pick<IssuedKeys, 'refresh' | 'required' | 'verify'>;
   readonly quota?: PeerQuota;
+  /** Services beyond the mesh that peers may use. Default: none. */
+  readonly shared?: Pick<SharedBackends, 'serves' | 'infer'>;
 }
 
 export interface InboundOptions {
@@ -80,28 +83,30 @@ export class Inbound {
   }
 
   /**
-   * Serves one request of a peer on the engine here.
+   * Serves one request of a peer on the engine here, or where it has not the model on a service that is shared.
    *
    * @throws MeshError `unauthorized`, `forbidden`, `draining`, `model_not_loaded`, `overloaded`, `rate_limited` before
-   *   the first event, and whatever the engine throws.
+   *   the first event, and whatever the engine or the service throws.
    */
   async *serve(
     request: InferenceRequest,
     context: Pick<InferenceContext, 'from' | 'signal'> & Partial<Pick<InferenceContext, 'authorization'>>,
   ): AsyncGenerator<InferenceEvent> {
     const { from, signal, authorization = null } = context;
-    const { admission, local, metrics } = this.#components;
+    const { metrics } = this.#components;
     const leases: QuotaLease[] = [];
+    const count = new TokenCount();
+    let servedBy = 'engine';
     this.#active += 1;
     let outcome = 'client_closed';
     try {
       const key = await this.#authorize(authorization);
-      this.#checkService(request);
+      const { backend, kind } = this.#backendFor(request, from);
+      servedBy = kind;
       leases.push(...this.#book(from, key));
-      const backend = admission?.forPeer(from) ?? local;
       for await (const event of backend.infer(request, { signal })) {
         if (event.type === 'end') outcome = 'ok';
-        const tokens = tokensOf(event);
+        const tokens = count.of(event);
         if (tokens > 0) for (const lease of leases) lease.spend(tokens);
         yield event;
       }
@@ -112,7 +117,7 @@ export class Inbound {
       for (const lease of leases) lease.leave();
       this.#active -= 1;
       if (this.#active === 0) for (const done of [...this.#onIdle]) done();
-      metrics.requests.inc({ origin: 'peer', served_by: 'engine', outcome });
+      metrics.requests.inc({ origin: 'peer', served_by: servedBy, outcome });
     }
   }
 
@@ -134,11 +139,16 @@ export class Inbound {
     return key;
   }
 
-  #checkService(request: InferenceRequest): void {
-    const { local, state } = this.#components;
+  #backendFor(
+    request: InferenceRequest,
+    from: string,
+  ): { readonly backend: Pick<LocalBackend, 'infer'>; readonly kind: 'engine' | 'http' } {
+    const { local, admission, shared, state } = this.#components;
     const refusal = state?.refusal('peer') ?? null;
     if (refusal !== null) throw refusal;
-    if (local.catalog().some((entry) => entry.id === request.model)) return;
+    const isHere = local.catalog().some((entry) => entry.id === request.model);
+    if (isHere) return { backend: admission?.forPeer(from) ?? local, kind: 'engine' };
+    if (shared?.serves(request.model) === true) return { backend: shared, kind: 'http' };
     throw new MeshError('model_not_loaded', `Model '${request.model}' is not served by this node`, { param: 'model' });
   }
 
@@ -162,8 +172,24 @@ function bareKey(authorization: string): string {
   return authorization.replace(/^bearer\s+/i, '').trim();
 }
 
-/** Booked as they come, so that an answer that is cut or cancelled counts for what was made of it. */
-function tokensOf(event: InferenceEvent): number {
-  if (event.type === 'accepted') return event.promptTokens;
-  return event.type === 'chunk' ? event.tokens.length : 0;
+/**
+ * Tokens of one answer, booked as they come, so that an answer that is cut or cancelled counts for what was made of it. A
+ * service that tells no tokens counts by its chunks until its end says how many there were.
+ */
+class TokenCount {
+  #counted = 0;
+
+  /** With this event. */
+  of(event: InferenceEvent): number {
+    const tokens = this.#tokensOf(event);
+    this.#counted += tokens;
+    return tokens;
+  }
+
+  #tokensOf(event: InferenceEvent): number {
+    if (event.type === 'accepted') return event.promptTokens;
+    if (event.type === 'chunk') return event.tokens.length > 0 ? event.tokens.length : Number(event.text !== '');
+    if (event.type !== 'end') return 0;
+    return Math.max(0, event.usage.promptTokens + event.usage.completionTokens - this.#counted);
+  }
 }

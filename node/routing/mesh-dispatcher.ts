@@ -4,57 +4,33 @@
  */
 
 import type { InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
-import { type Clock, sleep } from '../common/clock.ts';
+import { sleep } from '../common/clock.ts';
 import { ERROR_TABLE, type MeshError, toMeshError } from '../common/errors.ts';
-import type { Logger } from '../common/logger.ts';
-import type { Metrics } from '../common/metrics.ts';
 import { attempt, clientClosed } from './attempt.ts';
 import { AttemptRecord } from './attempt-record.ts';
 import { BackendHealth } from './backend-health.ts';
-import type { Breakers } from './breakers.ts';
 import { BrokenAnswer } from './broken-answer.ts';
 import type { Candidate } from './candidate.ts';
-import { isContinuable, twinFacts } from './continuation.ts';
+import { isContinuable } from './continuation.ts';
 import type { Dispatch, Dispatcher, DispatchOptions } from './dispatch.ts';
+import type { MeshDispatcherComponents, MeshDispatcherOptions } from './mesh-dispatcher-components.ts';
+import { ModelChain } from './model-chain.ts';
+import { mayContinue, nextModel } from './next-model.ts';
 import { Progress } from './progress.ts';
 import { lostAnswer, refusalOf, withoutRetry } from './refusal.ts';
 import { RequestLog } from './request-log.ts';
-import { DEFAULT_RETRY_BUDGET, RetryBudget, type RetryBudgetOptions } from './retry-budget.ts';
-import type { RoutingStats } from './routing-stats.ts';
+import { DEFAULT_RETRY_BUDGET, RetryBudget } from './retry-budget.ts';
+import { ReturnWait } from './return-wait.ts';
+import { firstTokenMs, mayAskAgain, patienceOf } from './route-again.ts';
 import type { Run } from './run.ts';
 import { reasonAfter } from './selection-reason.ts';
 import { type Choice, isWithin, type Question, type Selection, Selector } from './selector.ts';
 import { DEFAULT_ROUTING_SETTINGS, type RoutingSettings } from './settings.ts';
 
-export interface MeshDispatcherComponents {
-  readonly router: {
-    /** Everyone who says that it serves the model. Reads memory only. */
-    candidates(modelId: string): readonly Candidate[];
-    /** Asks further away (the DHT), a bounded time long. */
-    lookFurther(modelId: string, signal: AbortSignal): Promise<void>;
-    /** The backend said that it does not serve this model after all. */
-    forget(backendId: string, modelId: string): void;
-  };
-  readonly breakers: Breakers;
-  readonly stats: RoutingStats;
-  readonly metrics: Metrics;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  /** Default: one of its own over `breakers`. */
-  readonly health?: BackendHealth;
-  readonly settings?: RoutingSettings;
-  /** Default: one of its own, which nobody reads. */
-  readonly requestLog?: RequestLog;
-}
-
-export interface MeshDispatcherOptions {
-  /** From dispatch to the first token, queueing and loading included, milliseconds. Default 15 minutes. */
-  readonly firstTokenTimeoutMs: number;
-  readonly retryBudget: RetryBudgetOptions;
-}
-
 export const DEFAULT_DISPATCH: MeshDispatcherOptions = {
   firstTokenTimeoutMs: 900_000,
+  silentRouteMs: 60_000,
+  repeatWithinMs: 10_000,
   retryBudget: DEFAULT_RETRY_BUDGET,
 };
 
@@ -62,6 +38,8 @@ export const DEFAULT_DISPATCH: MeshDispatcherOptions = {
 const MAX_ATTEMPTS = 2;
 /** How long an answer that broke off waits for a twin that is only busy. */
 const TWIN_WAIT_MS = 30_000;
+/** Of the questions for a twin, those for one that did not fail yet. */
+const TWIN_QUESTIONS = 2;
 
 /** An attempt that is counted and not yet asked for its events. */
 interface Attempt {
@@ -88,10 +66,14 @@ export class MeshDispatcher implements Dispatcher {
 
   dispatch(request: InferenceRequest, options: DispatchOptions): Dispatch {
     const progress = new Progress(request, options);
+    const chain = new ModelChain(request, this.#settings.aliases?.().chainOf(request.model) ?? [request.model]);
     return {
-      events: this.#recorded(request, options, progress),
+      events: this.#recorded(chain, options, progress),
       get servedBy() {
         return progress.servedBy;
+      },
+      get model() {
+        return chain.shown;
       },
       get attempts() {
         return progress.attempts;
@@ -105,17 +87,21 @@ export class MeshDispatcher implements Dispatcher {
     };
   }
 
-  async *#recorded(
-    request: InferenceRequest,
-    options: DispatchOptions,
-    progress: Progress,
-  ): AsyncGenerator<InferenceEvent> {
-    const trace = this.#requestLog.begin(request, options);
+  async *#recorded(chain: ModelChain, options: DispatchOptions, progress: Progress): AsyncGenerator<InferenceEvent> {
+    const trace = this.#requestLog.begin(chain.request, options, chain);
     const loadBalancing = this.#settings.loadBalancing();
-    const begun = { tried: new Set<string>(), failure: null, costly: 0, broken: null };
+    const begun = {
+      tried: new Set<string>(),
+      failure: null,
+      refusal: null,
+      costly: 0,
+      broken: null,
+      last: null,
+      hasGoneOn: false,
+    };
     this.#budget.request();
     try {
-      yield* this.#run({ request, options, trace, progress, loadBalancing, ...begun });
+      yield* this.#run({ chain, options, trace, progress, loadBalancing, ...begun });
     } catch (thrown) {
       const error = toMeshError(thrown);
       trace.end(error.code);
@@ -125,18 +111,23 @@ export class MeshDispatcher implements Dispatcher {
     }
   }
 
+  /** One attempt after the other, one model after the other. @throws MeshError when nobody is left. */
   async *#run(run: Run): AsyncGenerator<InferenceEvent> {
     const { progress } = run;
     while (!progress.whole) {
-      const { candidate, events } = (await this.#goOn(run)) ?? (await this.#begin(run));
-      const { broken } = run;
       try {
-        yield* events;
-        if (broken !== null) this.#count('resumed');
+        const { candidate, events } = (await this.#goOn(run)) ?? (await this.#begin(run));
+        const { broken } = run;
+        try {
+          yield* events;
+          if (broken !== null) this.#count('resumed');
+        } catch (thrown) {
+          if (broken !== null) this.#count(progress.gave ? 'resumed' : 'failed');
+          this.#failed(run, candidate, toMeshError(thrown));
+          if (progress.emitted.isWhole && run.broken !== null) yield* this.#endHere(progress);
+        }
       } catch (thrown) {
-        if (broken !== null) this.#count(progress.gave ? 'resumed' : 'failed');
-        this.#failed(run, candidate, toMeshError(thrown));
-        if (progress.emitted.isWhole && run.broken !== null) yield* this.#endHere(progress);
+        nextModel(run, toMeshError(thrown), this.#components.clock.now());
       }
     }
   }
@@ -145,9 +136,19 @@ export class MeshDispatcher implements Dispatcher {
   async #begin(run: Run): Promise<Attempt> {
     let choice = this.#choose(run, { tried: run.tried });
     if (choice.selection === null && this.#mayLookFurther(run)) {
-      await this.#components.router.lookFurther(run.request.model, run.options.signal);
+      await this.#components.router.lookFurther(run.chain.request.model, run.options.signal);
       choice = this.#choose(run, { tried: run.tried });
     }
+    if (
+      choice.selection === null &&
+      (await mayAskAgain(run, choice.none.within, { ...this.#components, ...this.#options }))
+    )
+      choice = this.#choose(run, { tried: run.tried });
+    // Whoever was chosen is counted in the same turn.
+    if (choice.selection === null)
+      choice = await new ReturnWait(this.#components, run).choose(choice, () =>
+        this.#choose(run, { tried: run.tried }),
+      );
     const { selection } = choice;
     if (run.options.signal.aborted) {
       selection?.permit.released();
@@ -158,7 +159,7 @@ export class MeshDispatcher implements Dispatcher {
       selection.permit.released();
       throw withoutRetry(run.failure ?? this.#refusal(run, choice));
     }
-    return this.#attempt(run, selection);
+    return this.#attempt(run, selection, choice.none.within);
   }
 
   /**
@@ -170,17 +171,19 @@ export class MeshDispatcher implements Dispatcher {
     const { broken, progress, options } = run;
     const { clock } = this.#components;
     if (broken === null) return null;
+    const patience = patienceOf(run, { now: clock.now(), ...this.#options });
     const until = clock.now() + TWIN_WAIT_MS;
     for (;;) {
       if (options.signal.aborted) throw clientClosed(options.signal);
       const { emitted, committed } = progress;
       let waitMs = broken.waitMs(emitted, { now: clock.now(), isShown: committed });
-      for (const question of broken.questions(emitted, clock.now())) {
+      const questions = broken.questions(emitted, clock.now());
+      for (const question of patience.asksAgain ? questions : questions.slice(0, TWIN_QUESTIONS)) {
         const { selection, none } = this.#choose(run, question);
-        if (selection !== null) return this.#attempt(run, selection);
+        if (selection !== null) return this.#attempt(run, selection, none.within);
         if (none.coolingOff) waitMs = Math.min(waitMs, none.retryInMs);
       }
-      if (clock.now() + waitMs > until) break;
+      if (!patience.waits || clock.now() + waitMs > until) break;
       await sleep(clock, waitMs, options.signal).catch(() => {});
     }
     this.#count('no_twin');
@@ -189,7 +192,10 @@ export class MeshDispatcher implements Dispatcher {
     return null;
   }
 
-  #choose({ request, loadBalancing, trace }: Run, { tried, suits }: Pick<Question, 'tried' | 'suits'>): Choice {
+  #choose(
+    { chain: { request }, loadBalancing, trace }: Run,
+    { tried, suits }: Pick<Question, 'tried' | 'suits'>,
+  ): Choice {
     const { model, boundary = 'public' } = request;
     const { strategy } = loadBalancing;
     const candidates = this.#components.router.candidates(model);
@@ -200,30 +206,34 @@ export class MeshDispatcher implements Dispatcher {
   }
 
   /** Only when nobody within reach ever claimed the model: a lookup takes seconds. */
-  #mayLookFurther({ request: { model, boundary = 'public' }, failure }: Run): boolean {
-    if (boundary === 'local' || failure !== null) return false;
+  #mayLookFurther({ chain, failure }: Run): boolean {
+    const { model, boundary = 'public' } = chain.request;
+    if (boundary === 'local' || failure !== null || chain.hasNext) return false;
     return !this.#components.router.candidates(model).some((candidate) => isWithin(boundary, candidate.boundary));
   }
 
   /** Nobody is left: the failure that the client would have seen without a retry, or why nobody could be asked. */
-  #refusal({ request, failure, loadBalancing }: Run, { none }: Choice): MeshError {
+  #refusal({ chain, failure, loadBalancing }: Run, { none }: Choice): MeshError {
     if (failure !== null && failure.code !== 'model_not_loaded') return failure;
-    const { model, boundary = 'public' } = request;
-    return refusalOf({ model, boundary, loadBalancing: loadBalancing.enabled }, none);
+    const { boundary = 'public' } = chain.request;
+    return refusalOf({ model: chain.label, boundary, loadBalancing: loadBalancing.enabled }, none);
   }
 
   /** In the same turn as the choice, so that the next choice sees that its backend is busier by one. */
-  #attempt(run: Run, { candidate, permit, reason }: Selection): Attempt {
+  #attempt(run: Run, { candidate, permit, reason }: Selection, within: number): Attempt {
     const { stats, metrics, clock } = this.#components;
     const { backend } = candidate;
-    const { options, progress, trace, broken } = run;
+    const { options, progress, trace, broken, chain } = run;
     broken?.began();
-    const request = broken === null ? run.request : { ...run.request, resume: progress.emitted.resume() };
+    run.hasGoneOn = broken !== null;
+    run.last = { candidate, startedAt: clock.now() };
+    const request = broken === null ? chain.request : { ...chain.request, resume: progress.emitted.resume() };
+    const { model, priority } = request;
     const record = new AttemptRecord(
-      { metrics, permit, stats, trace: trace.attempt(backend.id, reasonAfter(run, reason)) },
-      { backend, model: request.model },
+      { metrics, permit, stats, trace: trace.attempt(backend.id, reasonAfter(run, reason), model) },
+      { backend, model, priority },
     );
-    const { firstTokenTimeoutMs } = this.#options;
+    const firstTokenTimeoutMs = firstTokenMs(run, candidate, within, this.#options);
     const { signal } = options;
     const events = attempt(request, { backend, record, progress, clock }, { signal, firstTokenTimeoutMs });
     return { candidate, events };
@@ -232,7 +242,8 @@ export class MeshDispatcher implements Dispatcher {
   /** Decides what a failed attempt leads to; throws when it is the end. */
   #failed(run: Run, candidate: Candidate, failure: MeshError): void {
     const { router, logger, clock } = this.#components;
-    const { request, options, progress, tried, broken } = run;
+    const { options, progress, tried, broken } = run;
+    const { request } = run.chain;
     const { gave } = progress;
     const now = clock.now();
     const { id, kind } = candidate.backend;
@@ -243,20 +254,10 @@ export class MeshDispatcher implements Dispatcher {
     // That a twin refuses to go on, for whatever reason, says nothing of others.
     const triesNext = !options.signal.aborted && (!gave || isContinuable(failure.code));
     if (broken !== null && triesNext) broken.broke(candidate, failure, { gave, now });
-    else if (this.#mayContinue(run, candidate, failure))
+    else if (mayContinue(run, candidate, failure.code))
       run.broken = new BrokenAnswer(request, candidate, { failure, now });
     // What is here is served here: a full queue of our own is no reason to send its overflow to others.
     else this.#mayRestart(run, failure, kind === 'engine' && failure.code === 'overloaded');
-  }
-
-  /** Is there something to go on with, for others than the one that failed? */
-  #mayContinue(
-    { progress: { emitted }, loadBalancing, request }: Run,
-    origin: Candidate,
-    { code }: MeshError,
-  ): boolean {
-    if (!loadBalancing.failoverEnabled || !loadBalancing.midStream || !isContinuable(code)) return false;
-    return (emitted.isWhole && emitted.hasTokens) || twinFacts(emitted, origin, request) !== null;
   }
 
   /** The next attempt begins anew, unless something has gone out, or that was tried already. @throws MeshError the failure. */

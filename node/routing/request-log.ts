@@ -16,13 +16,19 @@ const KEPT = 1000;
 /** Characters kept of what clients name themselves. */
 const NAME_CHARS = 200;
 
+/** What a client named, and the models that it stands for. */
+interface NamedModel {
+  readonly asked: string;
+  readonly models: readonly string[];
+}
+
 type Outcome = ErrorCode | 'ok';
 
 /** The record of one request while it is made. */
 export interface RequestTrace {
   candidates(records: readonly CandidateRecord[], strategy: string): void;
   /** An attempt began. */
-  attempt(backend: string, reason: string): AttemptTrace;
+  attempt(backend: string, reason: string, model: string): AttemptTrace;
   /** The request is over; later calls do nothing. */
   end(outcome: Outcome): void;
 }
@@ -54,15 +60,22 @@ export class RequestLog {
     return this.#byId.get(idOrLabel) ?? this.#byId.get(this.#idByLabel.get(idOrLabel) ?? '') ?? null;
   }
 
-  begin(request: InferenceRequest, { stream, label = request.requestId }: DispatchOptions): RequestTrace {
+  /** `named`: what the client named, and what that stands for. Default: the request's model. */
+  begin(
+    request: InferenceRequest,
+    { stream, label = request.requestId }: DispatchOptions,
+    named: NamedModel = { asked: request.model, models: [request.model] },
+  ): RequestTrace {
     const { requestId, kind, boundary = 'public' } = request;
     const startedAt = this.#clock.now();
     const attempts: AttemptRecordView[] = [];
+    const isAlias = named.models.length > 1 || named.models[0] !== named.asked;
     const record: Writable<RequestRecord> = {
       requestId,
       label: label.slice(0, NAME_CHARS),
       kind,
-      model: request.model.slice(0, NAME_CHARS),
+      model: named.asked.slice(0, NAME_CHARS),
+      ...(isAlias ? { chain: named.models } : {}),
       stream,
       boundary,
       strategy: '',
@@ -79,9 +92,10 @@ export class RequestLog {
         record.candidates = records;
         record.strategy = strategy;
       },
-      attempt: (backend, reason) => {
+      attempt: (backend, reason, model) => {
         const attempt: Writable<AttemptRecordView> = {
           backend,
+          ...(isAlias ? { model } : {}),
           startedMs: sinceStart(),
           firstTokenMs: null,
           endedMs: null,

@@ -20,6 +20,8 @@ export interface CandidateRecord {
 
 export interface AttemptRecordView {
   readonly backend: string;
+  /** What it was asked for; absent where the request's `model` stands for no other. */
+  readonly model?: string;
   /** Milliseconds after the dispatch. */
   readonly startedMs: number;
   readonly firstTokenMs: number | null;
@@ -37,7 +39,10 @@ export interface RequestRecord {
   /** The `x-request-id` that the client got. */
   readonly label: string;
   readonly kind: InferenceKind;
+  /** As the client named it. */
   readonly model: string;
+  /** The models that it stands for, in the order in which they are asked; absent where it stands for no other. */
+  readonly chain?: readonly string[];
   readonly stream: boolean;
   readonly boundary: Boundary;
   readonly strategy: string;

@@ -5,7 +5,7 @@ import type { Backend, LocalBackend } from '../backends/backend.ts';
 import type { Gateway, GatewayHolder } from '../backends/gateway.ts';
 import type { IndexedModel, ModelIndex } from '../network/model-index.ts';
 import type { ProviderRecords } from '../network/provider-records.ts';
-import type { Candidate } from './candidate.ts';
+import { type Candidate, furthest } from './candidate.ts';
 import type { RoutingStats } from './routing-stats.ts';
 import { DEFAULT_ROUTING_SETTINGS, type RemoteSettings, type RoutingSettings } from './settings.ts';
 
@@ -19,7 +19,7 @@ export interface RouterComponents {
   readonly local: LocalBackend;
   /** Build of the inference library here. Default: not known, so that no peer is a twin of this node. */
   readonly engineBuild?: string;
-  readonly index: Pick<ModelIndex, 'holders' | 'drop'>;
+  readonly index: Pick<ModelIndex, 'holders' | 'drop'> & Partial<Pick<ModelIndex, 'isAwaited'>>;
   readonly providers: Pick<ProviderRecords, 'find'>;
   readonly stats: RoutingStats;
   /** The peer of this fingerprint as a backend. */
@@ -65,7 +65,9 @@ export class Router {
     }
     if (!this.#settings.loadBalancing().enabled) return found;
     for (const holder of this.#holders(index.holders(modelId))) {
-      found.push(this.#candidate(holder, holder, this.#settings.remote(holder.backend.id)));
+      const { priority, boundary } = this.#settings.remote(holder.backend.id);
+      const place = { priority, boundary: furthest(boundary, holder.entry.boundary ?? boundary) };
+      found.push(this.#candidate(holder, holder, place));
     }
     for (const holder of gateways?.holders(modelId) ?? []) {
       const place = holder.place ?? this.#settings.remote(holder.backend.id);
@@ -79,6 +81,11 @@ export class Router {
     if (this.#settings.loadBalancing().enabled) await this.#components.providers.find(modelId, signal);
   }
 
+  /** Did a peer that has the model fall silent so lately that it may be back at once? */
+  isAwaited(modelId: string): boolean {
+    return this.#settings.loadBalancing().enabled && this.#components.index.isAwaited?.(modelId) === true;
+  }
+
   /** The backend said that it does not serve this model after all. */
   forget(backendId: string, modelId: string): void {
     this.#components.index.drop(backendId, modelId);
@@ -86,10 +93,11 @@ export class Router {
   }
 
   #candidate(holder: GatewayHolder, { load, engineBuild }: Said, { priority, boundary }: RemoteSettings): Candidate {
-    const { backend, entry, suspect, continuesText } = holder;
+    const { backend, entry, suspect, continuesText, rank } = holder;
     const { activeRequests, lastAsked, firstTokenMs, penalty } = this.#components.stats.figures(backend.id, entry.id);
     const figures = { activeRequests, lastAsked, firstTokenMs, penalty };
-    const candidate = { backend, entry, suspect, load, engineBuild, priority, boundary, ...figures };
+    const ranked = rank === undefined ? {} : { rank };
+    const candidate = { backend, entry, suspect, load, engineBuild, priority, boundary, ...figures, ...ranked };
     return continuesText === undefined ? candidate : { ...candidate, continuesText };
   }
 

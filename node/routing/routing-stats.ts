@@ -34,6 +34,8 @@ interface Counters {
   total: number;
   success: number;
   failure: number;
+  /** Successes whose time to the first token is in the sum. */
+  timed: number;
   latencySumMs: number;
   active: number;
   penalty: number;
@@ -83,6 +85,7 @@ export class RoutingStats {
       if (outcome === 'failure') this.#failed(counters);
       if (outcome === 'success') {
         counters.success += 1;
+        counters.timed += firstTokenMs === null ? 0 : 1;
         counters.latencySumMs += firstTokenMs ?? 0;
       }
     };
@@ -102,7 +105,7 @@ export class RoutingStats {
       totalRequests: counters.total,
       successCount: counters.success,
       failureCount: counters.failure,
-      avgLatencyMs: counters.success === 0 ? 0 : counters.latencySumMs / counters.success,
+      avgLatencyMs: counters.timed === 0 ? 0 : counters.latencySumMs / counters.timed,
       activeRequests: counters.active,
     };
   }
@@ -133,6 +136,7 @@ export class RoutingStats {
         total: 0,
         success: 0,
         failure: 0,
+        timed: 0,
         latencySumMs: 0,
         active: 0,
         penalty: 0,

@@ -41,6 +41,9 @@ export interface Choice {
   readonly records: readonly CandidateRecord[];
 }
 
+/** What of the health of backends is looked at. */
+export type SelectorHealth = Pick<BackendHealth, 'obstacle' | 'acquire' | 'isUnauthorized'>;
+
 /** Candidates whose figures are kept with a request. */
 const RECORDED = 16;
 /** Models whose cursor is kept; the one chosen for longest ago goes first. */
@@ -59,10 +62,10 @@ export const isWithin = (limit: Boundary, where: Boundary): boolean => RANK[wher
 const everyone = (): boolean => true;
 
 export class Selector {
-  readonly #health: BackendHealth;
+  readonly #health: SelectorHealth;
   readonly #cursors = new Map<string, Cursor>();
 
-  constructor(components: { readonly health: BackendHealth }) {
+  constructor(components: { readonly health: SelectorHealth }) {
     this.#health = components.health;
   }
 

@@ -1,5 +1,6 @@
 /** What the owner of a node can change about routing while it runs. */
 import type { Boundary } from '../../protocols/inference/events.ts';
+import type { ModelAliases } from './model-aliases.ts';
 
 export const STRATEGY_NAMES = ['priority', 'round-robin', 'least-loaded', 'fastest'] as const;
 export type StrategyName = (typeof STRATEGY_NAMES)[number];
@@ -38,6 +39,8 @@ export interface RemoteSettings {
 export interface RoutingSettings {
   loadBalancing(): LoadBalancing;
   remote(fingerprint: string): RemoteSettings;
+  /** Names that stand for models. Absent: none. */
+  aliases?(): ModelAliases;
 }
 
 export const DEFAULT_ROUTING_SETTINGS: RoutingSettings = {

@@ -1,63 +1,75 @@
 /** What the owner said about remote nodes: priorities, how far away they are, servers that speak HTTP, keys. */
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { BOUNDARIES, type Boundary } from '../../protocols/inference/events.ts';
+import type { Boundary } from '../../protocols/inference/events.ts';
 import { systemClock } from '../common/clock.ts';
-import { MeshError } from '../common/errors.ts';
+import type { MeshError } from '../common/errors.ts';
 import type { Startable } from '../common/lifecycle.ts';
 import { OsKeychain } from './keychain.ts';
-import { boundaryOf, hostOf, parseNodeUrl } from './node-url.ts';
+import { hostOf, parseNodeUrl } from './node-url.ts';
+import {
+  checkNameIsFree,
+  type Entries,
+  entryOf,
+  find,
+  freeFingerprint,
+  freeName,
+  invalid,
+  parseEntries,
+  unknownNode,
+  withEntry,
+  withUpstreams,
+} from './registry-entries.ts';
+import {
+  checkPatch,
+  isPeer,
+  keptUrl,
+  newPeer,
+  newServer,
+  type RemoteEntry,
+  type RemoteNode,
+  type RemoteNodePatch,
+  type Upstream,
+} from './remote-node.ts';
 import { SecretKeys } from './secret-keys.ts';
 import { noPassphrase } from './secret-passphrase.ts';
 import { SecretStore } from './secret-store.ts';
 import { SharedFile, type SharedFileComponents } from './shared-file.ts';
 
-/** One remote node. Never holds its key. */
-export interface RemoteNode {
-  /** A peer's `12D3…`, or `api:<slug>` of a server that speaks HTTP. */
-  readonly fingerprint: string;
-  /** What people call it; a peer's fingerprint while nobody named it. */
-  readonly name: string;
-  /** Base URL without `/v1`, credentials or trailing slash; null for peers. */
-  readonly url: string | null;
-  /** -1000 to 1000, higher is preferred. */
-  readonly priority: number;
-  readonly boundary: Boundary;
-  readonly hasKey: boolean;
-}
-
-/** What is absent stays as it is. */
-export type RemoteNodePatch = Partial<Pick<RemoteNode, 'name' | 'priority' | 'boundary'>>;
-
 export interface NodeRegistryComponents extends SharedFileComponents {
   readonly secrets: SecretStore;
+  /** Where keys that are named by `keyEnv` are. Default: that of this process. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
 export interface NodeRegistryOptions {
   readonly dataDir: string;
+  /** Servers of the configuration. Default: none. */
+  readonly upstreams?: readonly Upstream[];
 }
 
-type Entry = Omit<RemoteNode, 'hasKey'>;
-type Entries = ReadonlyMap<string, Entry>;
-
-export const MAX_PRIORITY = 1000;
-const MAX_NODES = 256;
 const MAX_FILE_BYTES = 1024 * 1024;
-const PEER = /^12D3[1-9A-HJ-NP-Za-km-z]{1,80}$/;
-const HTTP_NODE = /^api:[a-z0-9][a-z0-9-]{0,63}$/;
-/** Letters, digits and punctuation of any language on one line: no control characters, no spaces at the ends. */
-const NAME = /^(?! )[^\p{C}\p{Zl}\p{Zp}]{1,64}(?<! )$/u;
+/** What can stand in a header. */
+const KEY = /^[\x21-\x7e][\x20-\x7e]{0,65535}$/;
 
 /**
  * `<dataDir>/nodes.json`, at most 256 nodes; the keys lie apart in `SecretStore`. Other processes may edit both while
- * this one runs. All refusals leave the registry as it was.
+ * this one runs. All refusals leave the registry as it was. Servers of the configuration come after those of the file; one
+ * that the file has too, by name or URL, is that of the file, with its key.
  */
 export class NodeRegistry implements Startable {
   readonly #secrets: SecretStore;
   readonly #file: SharedFile<Entries>;
+  readonly #env: Readonly<Record<string, string | undefined>>;
+  readonly #listeners = new Set<() => void>();
+  #upstreams: readonly Upstream[];
+  #merged: { readonly file: Entries | null; readonly upstreams: readonly Upstream[]; readonly all: Entries };
 
-  constructor(components: NodeRegistryComponents, { dataDir }: NodeRegistryOptions) {
+  constructor(components: NodeRegistryComponents, { dataDir, upstreams = [] }: NodeRegistryOptions) {
     this.#secrets = components.secrets;
+    this.#env = components.env ?? process.env;
+    this.#upstreams = upstreams;
+    this.#merged = { file: null, upstreams, all: new Map() };
     this.#file = new SharedFile<Entries>(components, {
       path: join(dataDir, 'nodes.json'),
       maxBytes: MAX_FILE_BYTES,
@@ -89,26 +101,37 @@ export class NodeRegistry implements Startable {
     return this.#secrets.unlock();
   }
 
-  /** In the order in which they were added. */
+  /** In the order in which they were added, those of the configuration last. */
   list(): readonly RemoteNode[] {
-    return [...this.#file.value.values()].map((entry) => this.#withKey(entry));
+    return [...this.#all().values()].map((entry) => this.#view(entry));
   }
 
   /** By fingerprint or by name (letter case aside); null when there is none. */
   get(nameOrFingerprint: string): RemoteNode | null {
-    const entry = find(this.#file.value, nameOrFingerprint);
-    return entry === null ? null : this.#withKey(entry);
+    const entry = find(this.#all(), nameOrFingerprint);
+    return entry === null ? null : this.#view(entry);
+  }
+
+  /** From now on these are the servers of the configuration. */
+  configure(upstreams: readonly Upstream[]): void {
+    if (isDeepStrictEqual(upstreams, this.#upstreams)) return;
+    this.#upstreams = upstreams;
+    for (const listener of this.#listeners) listener();
   }
 
   /** For routing, at every decision. Nodes that nobody spoke of: priority 0, peers are `mesh`, others `public`. */
   remote(fingerprint: string): { readonly priority: number; readonly boundary: Boundary } {
-    const entry = this.#file.value.get(fingerprint);
+    const entry = this.#all().get(fingerprint);
     return entry ?? { priority: 0, boundary: fingerprint.startsWith('api:') ? 'public' : 'mesh' };
   }
 
   /** The key that this node shows to that one; null when there is none. Never log it. */
   keyOf(fingerprint: string): string | null {
-    return this.#secrets.get(secretName(fingerprint));
+    const variable = this.#all().get(fingerprint)?.keyEnv ?? null;
+    // A server of the configuration never gets what lies in the store under its name: that was meant for another URL.
+    if (variable === null) return this.#isConfigured(fingerprint) ? null : this.#secrets.get(secretName(fingerprint));
+    const key = (this.#env[variable] ?? '').trim();
+    return KEY.test(key) ? key : null;
   }
 
   /**
@@ -118,39 +141,39 @@ export class NodeRegistry implements Startable {
    */
   async set(fingerprint: string, patch: RemoteNodePatch): Promise<RemoteNode> {
     checkPatch(patch);
+    const { name, priority, boundary } = patch;
+    const changes = { name, priority, boundary };
     const entries = await this.#file.edit((all) => {
       const known = all.get(fingerprint);
-      if (known === undefined && !PEER.test(fingerprint)) throw unknownNode(all, fingerprint);
-      if (patch.name !== undefined) checkNameIsFree(all, patch.name, fingerprint);
-      const before = known ?? { fingerprint, name: fingerprint, url: null, priority: 0, boundary: 'mesh' as const };
-      const after = { ...before, ...defined(patch) };
+      if (known === undefined && !isPeer(fingerprint)) throw this.#unknown(fingerprint);
+      if (name !== undefined) checkNameIsFree(all, name, fingerprint);
+      const after = { ...(known ?? newPeer(fingerprint)), ...definedOnly(changes) };
       // Setting a key alone leaves this file as it is.
       return known !== undefined && isDeepStrictEqual(known, after) ? all : withEntry(all, after);
     });
-    return this.#withKey(entryOf(entries, fingerprint));
+    return this.#view(entryOf(entries, fingerprint));
   }
 
   /**
-   * Registers a server that speaks HTTP. Nothing is asked of it here. Its boundary, where none is given, is `mesh` on
-   * loopback and private addresses and `public` elsewhere.
+   * Registers a server that speaks HTTP, or with `manifest` and without a URL all servers that the manifest names; with
+   * both, those of its entries that are at this URL. Nothing is asked of it here.
    *
    * @throws MeshError `invalid_request` (URL, name, priority, boundary, already there, registry full).
    */
-  async add(url: string, patch: RemoteNodePatch = {}): Promise<RemoteNode> {
-    const parsed = parseNodeUrl(url);
+  async add(url: string | null, patch: RemoteNodePatch = {}): Promise<RemoteNode> {
     checkPatch(patch);
-    const kept = parsed.href.replace(/\/$/, '');
+    const parsed = url === null ? null : parseNodeUrl(url);
+    const given = patch.name ?? (parsed === null ? 'manifest' : null);
     let fingerprint = '';
     const entries = await this.#file.edit((all) => {
-      const twin = [...all.values()].find((entry) => entry.url === kept);
-      if (twin !== undefined) throw invalid(`${kept} is registered already, as "${twin.name}"`, 'url');
-      if (patch.name !== undefined) checkNameIsFree(all, patch.name, null);
-      const name = patch.name ?? freeName(all, parsed.host);
-      fingerprint = freeFingerprint(all, patch.name ?? hostOf(parsed));
-      const { priority = 0, boundary = boundaryOf(parsed) } = patch;
-      return withEntry(all, { fingerprint, name, url: kept, priority, boundary });
+      const twin = parsed === null ? undefined : [...all.values()].find((entry) => entry.url === keptUrl(parsed));
+      if (twin !== undefined) throw invalid(`${twin.url} is registered already, as "${twin.name}"`, 'url');
+      if (given !== null) checkNameIsFree(all, given, null);
+      const name = given ?? freeName(all, parsed?.host ?? '');
+      fingerprint = freeFingerprint(all, given ?? (parsed === null ? '' : hostOf(parsed)));
+      return withEntry(all, newServer(fingerprint, { name, url }, patch));
     });
-    return this.#withKey(entryOf(entries, fingerprint));
+    return this.#view(entryOf(entries, fingerprint));
   }
 
   /**
@@ -161,7 +184,7 @@ export class NodeRegistry implements Startable {
   async remove(nameOrFingerprint: string): Promise<RemoteNode> {
     await this.load();
     const node = this.get(nameOrFingerprint);
-    if (node === null) throw unknownNode(this.#file.value, nameOrFingerprint);
+    if (node === null || node.origin === 'config') throw this.#unknown(nameOrFingerprint);
     // The key first: should the second step fail, no key is left behind without its node.
     await this.#secrets.delete(secretName(node.fingerprint));
     await this.#file.edit((all) => new Map([...all].filter(([fingerprint]) => fingerprint !== node.fingerprint)));
@@ -177,119 +200,65 @@ export class NodeRegistry implements Startable {
     await this.set(fingerprint, {});
     if (key === null) await this.#secrets.delete(secretName(fingerprint));
     else await this.#secrets.set(secretName(fingerprint), key);
-    return this.#withKey(entryOf(this.#file.value, fingerprint));
+    return this.#view(entryOf(this.#file.value, fingerprint));
   }
 
   /** Called after each change of a node or a key, whoever made it; returns the unsubscribe. */
   onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
     const offs = [this.#file.onChange(listener), this.#secrets.onChange(listener)];
     return () => {
+      this.#listeners.delete(listener);
       for (const off of offs) off();
     };
   }
 
-  #withKey(entry: Entry): RemoteNode {
-    return { ...entry, hasKey: this.#secrets.has(secretName(entry.fingerprint)) };
+  /** Asked at every decision of the router, so it is made once for each state. */
+  #all(): Entries {
+    const [file, upstreams] = [this.#file.value, this.#upstreams];
+    if (this.#merged.file !== file || this.#merged.upstreams !== upstreams) {
+      this.#merged = { file, upstreams, all: withUpstreams(file, upstreams) };
+    }
+    return this.#merged.all;
+  }
+
+  #isConfigured(fingerprint: string): boolean {
+    return fingerprint.startsWith('api:') && !this.#file.value.has(fingerprint);
+  }
+
+  #view(entry: RemoteEntry): RemoteNode {
+    const { fingerprint, keyEnv } = entry;
+    const isConfigured = this.#isConfigured(fingerprint);
+    const isStored = keyEnv === null && !isConfigured && this.#secrets.has(secretName(fingerprint));
+    const hasKey = isStored || (keyEnv !== null && this.keyOf(fingerprint) !== null);
+    return { ...entry, hasKey, origin: isConfigured ? 'config' : 'registry' };
+  }
+
+  #unknown(asked: string): MeshError {
+    const configured = find(this.#all(), asked);
+    if (configured === null || this.#file.value.has(configured.fingerprint))
+      return unknownNode(this.#file.value, asked);
+    return invalid(`"${configured.name}" is set by the configuration (upstreams, --upstream): change it there`);
   }
 }
 
 /** The registry of a data dir, read once: for commands. Without `secrets`, keys are kept in a plain file. */
-export async function openNodeRegistry(dataDir: string, secrets?: SecretStore): Promise<NodeRegistry> {
+export async function openNodeRegistry(
+  place: string | NodeRegistryOptions,
+  secrets?: SecretStore,
+): Promise<NodeRegistry> {
+  const options = typeof place === 'string' ? { dataDir: place } : place;
   const components = { clock: systemClock, warn: () => {} };
   const keys = new SecretKeys({ keychain: new OsKeychain(components), passphrase: noPassphrase });
-  const plain = new SecretStore({ ...components, keys }, { dataDir, store: 'plain' });
-  const registry = new NodeRegistry({ ...components, secrets: secrets ?? plain }, { dataDir });
+  const plain = new SecretStore({ ...components, keys }, { dataDir: options.dataDir, store: 'plain' });
+  const registry = new NodeRegistry({ ...components, secrets: secrets ?? plain }, options);
   await registry.load();
   return registry;
 }
 
 const secretName = (fingerprint: string): string => `node/${fingerprint}`;
 
-const invalid = (message: string, param?: string): MeshError =>
-  new MeshError('invalid_request', message, param === undefined ? {} : { param });
-
-function unknownNode(entries: Entries, asked: string): MeshError {
-  const names = [...entries.values()].map((entry) => entry.name).slice(0, 20);
-  const there = names.length === 0 ? 'none is registered' : `there are: ${names.join(', ')}`;
-  return new MeshError('not_found', `There is no node "${asked.slice(0, 100)}"; ${there}`);
-}
-
-function checkPatch({ name, priority, boundary }: RemoteNodePatch): void {
-  if (priority !== undefined && !(Number.isInteger(priority) && Math.abs(priority) <= MAX_PRIORITY)) {
-    throw invalid(`priority must be a whole number from -${MAX_PRIORITY} to ${MAX_PRIORITY}`, 'priority');
-  }
-  if (boundary !== undefined && !BOUNDARIES.includes(boundary)) {
-    throw invalid(`boundary must be one of ${BOUNDARIES.join(', ')}`, 'boundary');
-  }
-  // A name that looks like a fingerprint would hide the node that has it.
-  if (name !== undefined && (!NAME.test(name) || HTTP_NODE.test(name) || PEER.test(name))) {
-    throw invalid('A name is 1 to 64 characters on one line, and no fingerprint', 'name');
-  }
-}
-
-function checkNameIsFree(entries: Entries, name: string, owner: string | null): void {
-  const holder = find(entries, name);
-  if (holder !== null && holder.fingerprint !== owner) throw invalid(`"${name}" is the name of another node`, 'name');
-}
-
-function find(entries: Entries, nameOrFingerprint: string): Entry | null {
-  const wanted = nameOrFingerprint.toLowerCase();
-  const byName = [...entries.values()].find((entry) => entry.name.toLowerCase() === wanted);
-  return entries.get(nameOrFingerprint) ?? byName ?? null;
-}
-
-function freeName(entries: Entries, host: string): string {
-  return firstFree(host.slice(0, 58), (name) => find(entries, name) === null);
-}
-
-function freeFingerprint(entries: Entries, from: string): string {
-  const words = from.toLowerCase().replace(/[^a-z0-9]+/g, '-');
-  const slug = words.slice(0, 58).replace(/^-+|-+$/g, '');
-  return firstFree(`api:${slug === '' ? 'node' : slug}`, (fingerprint) => !entries.has(fingerprint));
-}
-
-function firstFree(base: string, isFree: (candidate: string) => boolean): string {
-  if (isFree(base)) return base;
-  for (let n = 2; ; n += 1) if (isFree(`${base}-${n}`)) return `${base}-${n}`;
-}
-
-function withEntry(entries: Entries, entry: Entry): Entries {
-  if (!entries.has(entry.fingerprint) && entries.size >= MAX_NODES) {
-    throw invalid(`The registry is full (${MAX_NODES} nodes): remove one first`);
-  }
-  return new Map(entries).set(entry.fingerprint, entry);
-}
-
-function entryOf(entries: Entries, fingerprint: string): Entry {
-  const entry = entries.get(fingerprint);
-  if (entry === undefined) throw unknownNode(entries, fingerprint);
-  return entry;
-}
-
-function defined(patch: RemoteNodePatch): RemoteNodePatch {
-  return Object.fromEntries(Object.entries(patch).filter(([, value]) => value !== undefined));
-}
-
-/** Strict: a boundary that was lost to a typing error would let requests go where they must not. */
-function parseEntries(json: unknown): Entries {
-  const nodes = typeof json === 'object' && json !== null && 'nodes' in json ? json.nodes : null;
-  if (!Array.isArray(nodes)) throw new Error('it has no list "nodes"');
-  if (nodes.length > MAX_NODES) throw new Error(`it has more than ${MAX_NODES} nodes`);
-  const entries = nodes.map((node: unknown, index) => parseEntry(node, `node ${index + 1} of the list`));
-  const unique = new Map(entries.map((entry) => [entry.fingerprint, entry]));
-  if (unique.size !== entries.length) throw new Error('two nodes have the same fingerprint');
-  return unique;
-}
-
-function parseEntry(json: unknown, where: string): Entry {
-  if (typeof json !== 'object' || json === null) throw new Error(`${where} is no object`);
-  const { fingerprint, name = fingerprint, url = null, priority = 0, boundary } = json as Record<string, unknown>;
-  if (typeof fingerprint !== 'string' || typeof name !== 'string') throw new Error(`${where} has no fingerprint`);
-  const isHttp = typeof url === 'string' && HTTP_NODE.test(fingerprint);
-  if (!isHttp && !(url === null && PEER.test(fingerprint))) throw new Error(`${where}: fingerprint and url do not fit`);
-  const parsed = isHttp ? parseNodeUrl(url) : null;
-  const near = parsed === null ? 'mesh' : boundaryOf(parsed);
-  const patch = { priority: priority as number, boundary: (boundary ?? near) as Boundary };
-  checkPatch(name === fingerprint ? patch : { ...patch, name });
-  return { fingerprint, name, url: parsed === null ? null : parsed.href.replace(/\/$/, ''), ...patch };
+function definedOnly<T extends object>(patch: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  const given = Object.entries(patch).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(given) as { [K in keyof T]: Exclude<T[K], undefined> };
 }

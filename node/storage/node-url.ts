@@ -8,7 +8,10 @@ const MAX_URL_LENGTH = 2048;
 /** Link-local networks and the addresses at which clouds hand out credentials: never a model server. */
 const FORBIDDEN = blockList(
   ['169.254.0.0/16', '100.100.100.200/32', '192.0.0.192/32', '0.0.0.0/32', '224.0.0.0/4', '255.255.255.255/32'],
-  ['fe80::/10', 'fd00:ec2::254/128', 'fd20:ce::254/128', '64:ff9b::a9fe:0/112', '::/128', 'ff00::/8'],
+  ['fe80::/10', 'fd00:ec2::254/128', 'fd20:ce::254/128', '64:ff9b::a9fe:0/112', '::/128', 'ff00::/8'].concat(
+    // Older ways to write an IPv4 address as an IPv6 one: 6to4, compatible, translated.
+    ['2002:a9fe::/32', '::a9fe:0/112', '::ffff:0:a9fe:0/112'],
+  ),
 );
 const FORBIDDEN_NAMES = new Set(['metadata', 'metadata.google.internal', 'metadata.goog', 'instance-data']);
 const NEARBY = blockList(
@@ -46,12 +49,34 @@ export function parseNodeUrl(text: string): URL {
   return url;
 }
 
+/**
+ * Where a status manifest is: as `parseNodeUrl`, but any path and query.
+ *
+ * @throws MeshError `invalid_request`; never quotes credentials.
+ */
+export function parseManifestUrl(text: string): URL {
+  const url = URL.parse(text.trim());
+  if (url === null) throw new MeshError('invalid_request', 'A manifest is a file or a URL', { param: 'manifest' });
+  const place = parseNodeUrl(`${url.protocol}//${authorityOf(url)}`);
+  place.pathname = url.pathname;
+  place.search = url.search;
+  return place;
+}
+
 /** `mesh` for loopback, private networks and names that only a local network resolves; otherwise `public`. */
 export function boundaryOf(url: URL): Boundary {
   const host = hostOf(url);
-  const isNear = isIP(host) === 0 ? NEARBY_NAME.test(host) : isListed(NEARBY, host);
+  const isNear = isIP(host) === 0 ? NEARBY_NAME.test(host) : isNearbyAddress(host);
   return isNear ? 'mesh' : 'public';
 }
+
+/** Is this literal IP address on loopback or in a private network? */
+export function isNearbyAddress(address: string): boolean {
+  return isListed(NEARBY, address);
+}
+
+const authorityOf = ({ username, password, host }: URL): string =>
+  username === '' && password === '' ? host : `x:x@${host}`;
 
 /** Without the brackets of IPv6 and the dot of a full name. */
 export function hostOf(url: URL): string {

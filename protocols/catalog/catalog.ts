@@ -1,5 +1,7 @@
 /** What one node says it serves. TypeBox schemas live in messages.ts; these are the shapes all floors use. */
 
+import type { Boundary } from '../inference/events.ts';
+
 export type ModelState = 'resident' | 'loading' | 'on-disk';
 
 /** One model file that a node can answer with. */
@@ -18,6 +20,8 @@ export interface CatalogEntry {
   readonly slots: number;
   /** Measured generation speed of one stream, null before the first measurement. */
   readonly tokensPerSecond: number | null;
+  /** The node hands requests for it on to a server that far away. Absent: it answers them itself. */
+  readonly boundary?: Boundary;
 }
 
 /** How busy a node is, sent with every heartbeat. */

@@ -3,6 +3,7 @@ import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { violation } from '../frame-decoder.ts';
 import { type Frame, MAX_BODY_PART_BYTES, type OutgoingFrame } from '../framing.ts';
+import { BOUNDARIES } from '../inference/events.ts';
 import type { CatalogEntry, NodeHello, NodeLoad } from './catalog.ts';
 
 /** The type bytes. The publisher sends all but ECHO. */
@@ -42,6 +43,7 @@ const Entry = Type.Object({
   state: Type.Union([Type.Literal('resident'), Type.Literal('loading'), Type.Literal('on-disk')]),
   slots: Count,
   tokensPerSecond: Type.Union([Type.Number({ minimum: 0, maximum: 1e9 }), Type.Null()]),
+  boundary: Type.Optional(Type.String({ maxLength: 32 })),
 });
 const HelloHead = Type.Object({
   version: Label,
@@ -203,10 +205,12 @@ function sameEntry(a: CatalogEntry | undefined, b: CatalogEntry): boolean {
   return a !== undefined && JSON.stringify(plainEntry(a)) === JSON.stringify(plainEntry(b));
 }
 
-/** Our fields only, in one order. */
-function plainEntry(entry: CatalogEntry): CatalogEntry {
-  const { id, digest, quantization, contextLength, sizeBytes, state, slots, tokensPerSecond } = entry;
-  return { id, digest, quantization, contextLength, sizeBytes, state, slots, tokensPerSecond };
+/** Our fields only, in one order. A distance that nobody knows here is the furthest. */
+function plainEntry(entry: Omit<CatalogEntry, 'boundary'> & { readonly boundary?: string | undefined }): CatalogEntry {
+  const { id, digest, quantization, contextLength, sizeBytes, state, slots, tokensPerSecond, boundary } = entry;
+  const own = { id, digest, quantization, contextLength, sizeBytes, state, slots, tokensPerSecond };
+  if (boundary === undefined) return own;
+  return { ...own, boundary: BOUNDARIES.find((known) => known === boundary) ?? 'public' };
 }
 
 function split<T>(items: readonly T[]): T[][] {

@@ -24,10 +24,12 @@ export interface InferenceRequest {
   readonly seed: number;
   /** How many answers the body asks for, prompts × `n`: 1 to 2,048. Absent: not known here, a peer may give up to 16. */
   readonly choices?: number;
-  /** A hard limit, on failover too. Absent: `public`, no limit. Does not travel: a peer serves from its own engine only. */
+  /** A hard limit, on failover too, and for what a peer hands the request on to. Absent: `public`, no limit. */
   readonly boundary?: Boundary;
   /** Go on with an answer that was begun elsewhere instead of beginning it. */
   readonly resume?: Resume;
+  /** `batch`: nobody waits for it. It yields to every other request: at admission, and in the engine. Absent: somebody waits. */
+  readonly priority?: 'batch';
 }
 
 /** `tool_calls`: the model stopped to have tools called. `content_filter`: a server on the internet cut the answer. */

@@ -4,7 +4,7 @@ import { Compile } from 'typebox/compile';
 import { MeshError } from '../../node/common/errors.ts';
 import { violation } from '../frame-decoder.ts';
 import { type Frame, MAX_BODY_PART_BYTES, type OutgoingFrame } from '../framing.ts';
-import { FINISH_REASONS, INFERENCE_KINDS, type InferenceRequest, type Resume } from './events.ts';
+import { BOUNDARIES, FINISH_REASONS, INFERENCE_KINDS, type InferenceRequest, type Resume } from './events.ts';
 import { checked, FRAME, MAX_CHOICES, MAX_INT32, Sha256, unexpected } from './messages.ts';
 
 /** Largest OpenAI body that travels. */
@@ -35,6 +35,8 @@ const OpenHead = Type.Object({
   bodyBytes: Type.Integer({ minimum: 0, maximum: MAX_UINT32 }),
   hops: Type.Integer({ minimum: 0, maximum: 255 }),
   authorization: Type.Optional(Type.String({ maxLength: 4096 })),
+  priority: Type.Optional(Type.String({ maxLength: 32 })),
+  boundary: Type.Optional(Type.String({ maxLength: 32 })),
   resume: Type.Optional(ResumeHead),
 });
 const checkOpen = Compile(OpenHead);
@@ -51,9 +53,9 @@ export function* encodeRequest(
   request: InferenceRequest,
   options: { hops: number; authorization?: string | undefined },
 ): Generator<OutgoingFrame> {
-  const { requestId, kind, model, seed, body, resume } = request;
+  const { requestId, kind, model, seed, body, resume, priority, boundary = 'public' } = request;
   const { hops, authorization } = options;
-  const head = { requestId, kind, model, seed, bodyBytes: body.byteLength, hops, authorization };
+  const head = { requestId, kind, model, seed, bodyBytes: body.byteLength, hops, authorization, priority, boundary };
   if (resume === undefined) yield* encodeOpen(head, body);
   else yield* encodeOpen({ ...head, resume: resumeHead(resume) }, Buffer.concat([body, tokenBytes(resume)]));
 }
@@ -81,7 +83,8 @@ export function payloadBytes(open: Open): number {
 /** The request of an OPEN and its whole payload. @throws MeshError `protocol_violation` for a token without bound. */
 export function requestOf(open: Open, payload: Uint8Array): InferenceRequest {
   const { requestId, kind, model, seed, bodyBytes, resume } = open;
-  const request = { requestId, kind, model, seed, body: payload.subarray(0, bodyBytes) };
+  const rank = open.priority === 'batch' ? { priority: 'batch' as const } : {};
+  const request = { requestId, kind, model, seed, body: payload.subarray(0, bodyBytes), ...rank, ...limitOf(open) };
   if (resume === undefined) return request;
   const bytes = Buffer.from(payload.buffer, payload.byteOffset + bodyBytes, payload.byteLength - bodyBytes);
   let at = 0;
@@ -91,6 +94,12 @@ export function requestOf(open: Open, payload: Uint8Array): InferenceRequest {
     return { tokens, finish, text: '' };
   });
   return { ...request, resume: { promptDigest: resume.promptDigest, artifact: resume.artifact, choices } };
+}
+
+/** What does not say how far it may go stays in the mesh: it may come from a node that has not asked itself. */
+function limitOf({ boundary }: Open): Pick<InferenceRequest, 'boundary'> {
+  if (boundary === 'public') return {};
+  return { boundary: BOUNDARIES.find((known) => known === boundary) ?? 'mesh' };
 }
 
 function* encodeOpen(head: object, payload: Uint8Array): Generator<OutgoingFrame> {

@@ -159,12 +159,12 @@ describe("the README's routing section, word for word on three machines", {
   });
 
   test('a server that speaks HTTP is registered, answers and is removed', async () => {
-    await follow('npx meshnode nodes add', 'secret-key\n');
-    assert.match(await follow('npx meshnode nodes test box'), /boxed/);
+    await follow('npx meshnode backends add', 'secret-key\n');
+    assert.match(await follow('npx meshnode backends test box'), /boxed/);
     await until(async () => / 200 /.test(await ask('boxed')));
     assert.match(await ask('boxed'), /x-meshnode-node: api:box/);
     assert.match(await ask('boxed', 'x-meshnode-boundary: local'), / 503 /);
-    await follow('npx meshnode nodes remove box');
+    await follow('npx meshnode backends remove box');
     await until(async () => / 503 /.test(await ask('boxed')));
   });
 

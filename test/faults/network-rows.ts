@@ -110,6 +110,17 @@ export function networkRows(run: FaultRun): void {
     assert.deepEqual({ resumed, retried, givenUp: givenUp(mesh, from) }, { resumed: 0, retried: 0, givenUp: 0 });
   });
 
+  run.row('19: the cable of the asking node is cut', async (mesh) => {
+    // A minute of tokens each: that the slots are free before is not because the answers were over.
+    const asked = run.ask(run.streams('scripted', 6, { maxTokens: 3000 }));
+    await run.giver(asked, SCRIPTED);
+    await mesh.lan.cut(ASKING);
+    await mesh.quiet();
+    await mesh.lan.mend(ASKING);
+    const { errors } = await run.settle(asked, { errors: 'allowed' });
+    assert.equal(errors, asked.length, 'all are told');
+  });
+
   run.row('16: a peer flaps, three seconds gone and three back', async (mesh) => {
     let turn = 0;
     const next = () => run.question('scripted', turn++);

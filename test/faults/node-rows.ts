@@ -73,8 +73,9 @@ export function nodeRows(run: FaultRun): void {
 
   run.row('11: rolling SIGTERM restart of every node under load', async (mesh) => {
     let turn = 0;
-    const next = () => run.question(turn % 2 === 0 ? 'scripted' : 'demo', turn++);
-    const asked = await run.load(10, next, async () => {
+    // As many of the demo model as two cores that also run five nodes can answer.
+    const next = () => run.question(turn % 4 === 0 ? 'demo' : 'scripted', turn++);
+    const asked = await run.load(20, next, async () => {
       for (const index of [...SCRIPTED, ...REAL])
         assert.equal(await mesh.restart(index), 0, `machine ${index} drained`);
     });

@@ -11,7 +11,18 @@ import { MeshDispatcher } from '../../node/routing/mesh-dispatcher.ts';
 import { Router } from '../../node/routing/router.ts';
 import { RoutingStats } from '../../node/routing/routing-stats.ts';
 import type { InferenceEvent, InferenceKind, InferenceRequest } from '../../protocols/inference/events.ts';
-import { type Asked, DONE, delta, json, OpenAiServer, opened, type Reply, sse } from '../support/openai-server.ts';
+import { httpRegistry } from '../support/http-registry.ts';
+import {
+  type Asked,
+  DONE,
+  delta,
+  json,
+  OpenAiServer,
+  opened,
+  type Reply,
+  sse,
+  streamed,
+} from '../support/openai-server.ts';
 import { until } from '../support/wire-mesh.ts';
 
 const WORDS = ['One', ' two,', ' three', ' and', ' ', 'four', '.'];
@@ -89,8 +100,8 @@ async function meshOf(context: TestContext, kinds: Readonly<Record<string, strin
     server.reply = strict(kind, name === 'a' ? dieAfter : null);
     servers.set(name, server);
   }
-  const nodes = [...servers].map(([name, { url }]) => ({ fingerprint: `api:${name}`, name, url, addedAt: 0 }));
-  const registry = { list: () => nodes as never, keyOf: () => null, onChange: () => () => {} };
+  const nodes = [...servers].map(([name, { url }]) => ({ name, url, priority: name === 'a' ? 1 : 0 }));
+  const registry = httpRegistry(nodes);
   const httpNodes = new HttpNodes({ registry, clock: systemClock, logger: silentLogger });
   httpNodes.start();
   context.after(() => httpNodes.stop());
@@ -112,7 +123,7 @@ async function meshOf(context: TestContext, kinds: Readonly<Record<string, strin
     gateways: httpNodes,
     settings: {
       loadBalancing: () => ({ enabled: true, strategy: 'priority', failoverEnabled: true, midStream: true }),
-      remote: (id) => ({ priority: id === 'api:a' ? 1 : 0, boundary: 'public' }),
+      remote: () => ({ priority: 0, boundary: 'public' }),
     },
   });
   const breakers = new Breakers({ clock: systemClock });
@@ -152,7 +163,7 @@ async function meshOf(context: TestContext, kinds: Readonly<Record<string, strin
       const body = new TextEncoder().encode('{"messages":[{"role":"user","content":"x"}]}');
       return found?.continuesText?.({ kind: 'chat', body, requestId: '', model: 'm', seed: 1 }) === true;
     });
-  return { run, posted, able };
+  return { run, posted, able, servers };
 }
 
 for (const kind of ['vllm', 'llama-server']) {
@@ -180,9 +191,37 @@ test('the server itself goes on when it has come back and there is no other', as
   assert.deepEqual([text, nodes, posted('a').length], [GOLDEN, ['api:a', 'api:a'], 2]);
 });
 
-test('a chat goes on nowhere where servers are not known to continue: a new answer would begin in the old one', async (context) => {
+test('a server that is not known to continue answers anew, and goes on where its answer is the same so far', async (context) => {
   const { run, posted } = await meshOf(context, { a: 'unknown', b: 'unknown' });
+  const { text, code, nodes, end } = await run();
+  assert.deepEqual([text, code, nodes], [GOLDEN, null, ['api:a', 'api:b']]);
+  assert.deepEqual(posted('b')[0]?.body, posted('a')[0]?.body, 'the request as it came');
+  assert.equal(end?.type === 'end' && end.usage.promptTokens, 7, 'as its server counts');
+});
+
+test('nothing of another answer comes into one that was begun', async (context) => {
+  const { run, posted, servers } = await meshOf(context, { a: 'unknown', b: 'unknown' });
+  for (const server of servers.values()) {
+    const first = server.reply;
+    server.reply = (response, asked) =>
+      server === servers.get('a') && server.inferences.length === 1
+        ? first(response, asked)
+        : streamed(['One', ' two', ' frogs'])(response, asked);
+  }
   const { text, code } = await run();
   assert.deepEqual([text, code], [WORDS.slice(0, 3).join(''), 'peer_lost']);
-  assert.deepEqual([posted('a').length, posted('b').length], [1, 0]);
+  assert.equal(posted('b').length, 1);
+});
+
+test('a server that refuses the beginning of its own answer is asked for all of it', async (context) => {
+  const { run, posted, servers, able } = await meshOf(context, { a: 'vllm', b: 'vllm' });
+  await able('b');
+  const b = servers.get('b');
+  assert.ok(b);
+  b.reply = (response, asked) =>
+    asked.body.includes('"assistant"')
+      ? json(400, { error: { message: 'no prefill here' } })(response, asked)
+      : streamed(WORDS)(response, asked);
+  const { text, code } = await run();
+  assert.deepEqual([text, code, posted('b').length], [GOLDEN, null, 2]);
 });

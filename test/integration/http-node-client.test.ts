@@ -92,7 +92,7 @@ test('N-5 a name that points to a metadata address is not connected to', async (
   t.after(() => client.destroy());
   await assert.rejects(client.call(ASK, LIMITS, new AbortController().signal), {
     code: 'peer_unreachable',
-    message: /harmless\.example points to a link-local or metadata address/,
+    message: /box: its name points to a link-local or metadata address/,
   });
 });
 

@@ -1,92 +1,17 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { Writable } from 'node:stream';
-import { type TestContext, test } from 'node:test';
-import type { GatewayView } from '../../node/backends/gateway.ts';
-import { HttpNodes } from '../../node/backends/openai-http/http-nodes.ts';
+import { test } from 'node:test';
 import { probeServer } from '../../node/backends/openai-http/model-list.ts';
 import { systemClock } from '../../node/common/clock.ts';
 import { MeshError } from '../../node/common/errors.ts';
-import { createLogger } from '../../node/common/logger.ts';
-import { type NodeRegistry, openNodeRegistry } from '../../node/storage/node-registry.ts';
-import type { InferenceEvent } from '../../protocols/inference/events.ts';
-import { ManualClock } from '../support/manual-clock.ts';
+import { answerOf, httpNodesBench, server, settled, statusIs } from '../support/http-nodes-bench.ts';
 import { json, OpenAiServer, refusal, reset, streamed } from '../support/openai-server.ts';
 import { failing, saying } from '../support/scripted-backend.ts';
 import { startFacade } from '../support/scripted-facade.ts';
 
 const KEY = 'sk-canary-0123456789';
 
-interface Bench {
-  readonly registry: NodeRegistry;
-  readonly nodes: HttpNodes;
-  readonly clock: ManualClock;
-  /** Resolves with the first list that fits, now or after a change. */
-  when(fits: (list: readonly GatewayView[]) => boolean): Promise<readonly GatewayView[]>;
-  log(): string;
-}
-
-async function bench(t: TestContext): Promise<Bench> {
-  const dir = await mkdtemp(path.join(tmpdir(), 'http-nodes-'));
-  const registry = await openNodeRegistry(dir);
-  const clock = new ManualClock();
-  let log = '';
-  const sink = new Writable({
-    write(line: Buffer, _encoding, done) {
-      log += line.toString();
-      done();
-    },
-  });
-  const nodes = new HttpNodes({ registry, clock, logger: createLogger('trace', sink) });
-  nodes.start();
-  t.after(async () => {
-    await nodes.stop();
-    await rm(dir, { recursive: true, force: true });
-  });
-  const when: Bench['when'] = (fits) =>
-    new Promise((resolve) => {
-      const look = (): void => {
-        const list = nodes.list();
-        if (!fits(list)) return;
-        off();
-        resolve(list);
-      };
-      const off = nodes.onChange(look);
-      look();
-    });
-  return { registry, nodes, clock, when, log: () => log };
-}
-
-async function server(t: TestContext): Promise<OpenAiServer> {
-  const started = await OpenAiServer.start();
-  t.after(() => started.stop());
-  return started;
-}
-
-const statusIs = (status: string) => (list: readonly GatewayView[]) => list[0]?.status === status;
-
-/** Lets the timer of the next poll be set, which happens just after the change is told. */
-const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
-
-async function answerOf(nodes: HttpNodes, model: string, body: object): Promise<InferenceEvent[]> {
-  const [holder] = nodes.holders(model);
-  assert.ok(holder, `somebody has ${model}`);
-  const request = {
-    requestId: '0'.repeat(32),
-    kind: 'chat',
-    model,
-    body: Buffer.from(JSON.stringify(body)),
-    seed: 1,
-  } as const;
-  const events: InferenceEvent[] = [];
-  for await (const event of holder.backend.infer(request, { signal: AbortSignal.timeout(10_000) })) events.push(event);
-  return events;
-}
-
 test('D-3 D-4 N-5 a registered server is asked at once and then holds its models', async (t) => {
-  const { registry, nodes, when } = await bench(t);
+  const { registry, nodes, when } = await httpNodesBench(t);
   const one = await server(t);
   const { fingerprint } = await registry.add(`${one.url}/v1`, { name: 'box' });
   const [view] = await when(statusIs('online'));
@@ -107,7 +32,7 @@ test('D-3 D-4 N-5 a registered server is asked at once and then holds its models
 });
 
 test('N-1 another node is used through its facade, for the models that it has itself', async (t) => {
-  const { registry, nodes, when } = await bench(t);
+  const { registry, nodes, when } = await httpNodesBench(t);
   const far = await startFacade({
     m: saying(['Hello', ' there']),
     broken: failing(new MeshError('engine_failed', 'boom')),
@@ -133,7 +58,7 @@ test('N-1 another node is used through its facade, for the models that it has it
 });
 
 test('N-1 a node that has lost a model says so, and holds it no longer', async (t) => {
-  const { registry, nodes, when } = await bench(t);
+  const { registry, nodes, when } = await httpNodesBench(t);
   const far = await startFacade({ m: saying(['Hi']) });
   t.after(() => far.stop());
   const { fingerprint } = await registry.add(far.url);
@@ -146,7 +71,7 @@ test('N-1 a node that has lost a model says so, and holds it no longer', async (
 });
 
 test('D-6 D-45 a missing or wrong key makes the node unauthorized, the right one frees it at once', async (t) => {
-  const { registry, nodes, when, log } = await bench(t);
+  const { registry, nodes, when, log } = await httpNodesBench(t);
   const far = await startFacade({ m: saying(['Hi']) }, { apiKey: KEY });
   t.after(() => far.stop());
   const { fingerprint } = await registry.add(far.url, { name: 'box' });
@@ -162,7 +87,7 @@ test('D-6 D-45 a missing or wrong key makes the node unauthorized, the right one
 });
 
 test('D-45 a key that is set while the server is being asked is shown at once after', async (t) => {
-  const { registry, nodes, when } = await bench(t);
+  const { registry, nodes, when } = await httpNodesBench(t);
   const one = await server(t);
   const { promise: refused, resolve: refuse } = Promise.withResolvers<void>();
   const { promise: asked, resolve: ask } = Promise.withResolvers<void>();
@@ -182,7 +107,7 @@ test('D-45 a key that is set while the server is being asked is shown at once af
 });
 
 test('D-46 what a server says about a request is in its error, neither in the log nor in the status', async (t) => {
-  const { registry, nodes, when, log } = await bench(t);
+  const { registry, nodes, when, log } = await httpNodesBench(t);
   const one = await server(t);
   await registry.add(one.url);
   await when(statusIs('online'));
@@ -194,7 +119,7 @@ test('D-46 what a server says about a request is in its error, neither in the lo
 });
 
 test('D-6 a server that lists its models to anybody but refuses requests is unauthorized', async (t) => {
-  const { registry, nodes, when } = await bench(t);
+  const { registry, nodes, when } = await httpNodesBench(t);
   const one = await server(t);
   await registry.add(one.url);
   await when(statusIs('online'));
@@ -205,7 +130,7 @@ test('D-6 a server that lists its models to anybody but refuses requests is unau
 });
 
 test('a server that dies is suspect at the first failure, gone at the second, and back when it answers', async (t) => {
-  const { registry, nodes, clock, when } = await bench(t);
+  const { registry, nodes, clock, when } = await httpNodesBench(t);
   const one = await server(t);
   await registry.add(one.url);
   await when(statusIs('online'));
@@ -227,7 +152,7 @@ test('a server that dies is suspect at the first failure, gone at the second, an
 });
 
 test('a URL that nothing answers is kept, shown as offline with the reason, and holds nothing up', async (t) => {
-  const { registry, nodes } = await bench(t);
+  const { registry, nodes } = await httpNodesBench(t);
   const gone = await OpenAiServer.start();
   const { url } = gone;
   await gone.stop();
@@ -256,7 +181,7 @@ test('N-5 a model list without bound or of another shape makes the node offline,
 });
 
 test('stopping ends polls and connections, also twice', async (t) => {
-  const { registry, nodes, clock, when } = await bench(t);
+  const { registry, nodes, clock, when } = await httpNodesBench(t);
   const one = await server(t);
   await registry.add(one.url);
   await when(statusIs('online'));

@@ -1,18 +1,6 @@
 /** What distributed inference routing must do, row by row. Tests carry the ids of the rows that they prove. */
 
-export interface Row {
-  readonly id: string;
-  /** One line. */
-  readonly meaning: string;
-  /** Why no test of routing names it: it cannot apply to a libp2p node, or another part proves it. */
-  readonly reason?: string;
-}
-
-const row = (id: string, meaning: string, reason?: string): Row => ({
-  id,
-  meaning,
-  ...(reason !== undefined && { reason }),
-});
+import { type Row, row } from './row-check.ts';
 
 export const ROWS: readonly Row[] = [
   row('D-1', 'with load balancing on, requests reach models of other nodes'),

@@ -99,6 +99,7 @@ export function scriptedMesh(scripts: Record<string, PlayedScript>, options: Scr
     remote: (id: string): RemoteSettings => ({ priority: 0, boundary: 'mesh', ...options.remotes?.[id] }),
   };
   const dropped = new Set<string>();
+  let isAwaited = (): boolean => false;
   const looked: string[] = [];
   const asked: string[] = [];
   const idsOf = (kind: BackendKind): string[] =>
@@ -125,6 +126,7 @@ export function scriptedMesh(scripts: Record<string, PlayedScript>, options: Scr
         }));
       },
       drop: (id) => dropped.add(id),
+      isAwaited: () => isAwaited(),
     },
     providers: {
       find: async (model) => {
@@ -171,7 +173,12 @@ export function scriptedMesh(scripts: Record<string, PlayedScript>, options: Scr
   const configure = (patch: Partial<LoadBalancing>): void => {
     loadBalancing = { ...loadBalancing, ...patch };
   };
+  /** Whether the index says that a peer with the model was lost just now. */
+  const awaits = (says: () => boolean): void => {
+    isAwaited = says;
+  };
   /** Backends that were asked, in order, without their ends. */
   const dials = (): string[] => log.filter((line) => !line.endsWith(' done'));
-  return { run, log, dials, clock, stats, breakers, health, requestLog, dropped, dispatcher, configure, looked, asked };
+  const parts = { clock, stats, breakers, health, requestLog, dispatcher };
+  return { run, log, dials, dropped, configure, awaits, looked, asked, ...parts };
 }

@@ -4,6 +4,7 @@ import { choicesOf } from '../../../protocols/inference/bodies/completion-prompt
 import { parseBody } from '../../../protocols/inference/bodies/openai-body.ts';
 import type { GenerationKind, InferenceRequest } from '../../../protocols/inference/events.ts';
 import { abortable } from '../../common/clock.ts';
+import type { Dispatcher } from '../../routing/dispatch.ts';
 import { answerIdentity, wholeAnswer } from '../answer-format.ts';
 import { collect } from '../answer-parts.ts';
 import { ChunkFormat } from '../chunk-format.ts';
@@ -21,6 +22,8 @@ export interface InferenceRouteOptions {
   /** The process is about to end. */
   readonly stopping: () => boolean;
   readonly times: StreamTimes & { readonly loadWaitMs: number };
+  /** Who takes this request on. Default: the node's dispatcher. */
+  readonly dispatcherFor?: (request: FastifyRequest) => Dispatcher;
 }
 
 /** Adds both routes under `prefix`, for example `/v1`. */
@@ -45,7 +48,7 @@ async function answer(
   request: FastifyRequest,
   reply: FastifyReply,
   components: FacadeComponents,
-  { answers, times }: InferenceRouteOptions,
+  { answers, times, dispatcherFor }: InferenceRouteOptions,
 ): Promise<FastifyReply> {
   const boundary = boundaryOf(request.headers);
   const bytes = bodyBytes(request.body);
@@ -57,8 +60,15 @@ async function answer(
   const stream = body.stream === true;
   const { clock } = components;
   const signal = answers.open(reply.raw);
-  const dispatch = components.dispatcher.dispatch(inference, { signal, stream, label: request.id });
-  const identity = answerIdentity(kind, requestId, body.model);
+  const dispatcher = dispatcherFor?.(request) ?? components.dispatcher;
+  const dispatch = dispatcher.dispatch(inference, { signal, stream, label: request.id });
+  // Read when the answer begins: what stands in for the model that was asked for is not known before.
+  const identity = {
+    ...answerIdentity(kind, requestId, body.model),
+    get model() {
+      return dispatch.model ?? body.model;
+    },
+  };
   try {
     if (!stream) {
       const events = withLoadBound(dispatch.events, { clock, loadWaitMs: times.loadWaitMs });

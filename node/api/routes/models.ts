@@ -2,10 +2,11 @@
 import type { FastifyInstance } from 'fastify';
 import type { CatalogEntry, ModelState } from '../../../protocols/catalog/catalog.ts';
 import { MeshError } from '../../common/errors.ts';
+import type { ModelAlias } from '../../routing/model-aliases.ts';
 import type { FacadeComponents } from '../components.ts';
 import { usableRemoteModels } from '../remote-models.ts';
 
-type ModelViews = Pick<FacadeComponents, 'localModels' | 'remoteModels' | 'loadBalancing' | 'node'>;
+type ModelViews = Pick<FacadeComponents, 'localModels' | 'remoteModels' | 'aliases' | 'loadBalancing' | 'node'>;
 
 /** One line of the list: OpenAI's four fields, and ours under one name. */
 export interface ListedModel {
@@ -23,6 +24,8 @@ export interface ListedModel {
     readonly context_length: number;
     readonly quantization: string | null;
     readonly size_bytes: number;
+    /** Of a name that stands for models: those, the preferred first. Its facts are those of the first that is there. */
+    readonly alias_of?: readonly string[];
   };
   /** The same facts where clients of llama.cpp's server look for them; `n_ctx`: null where unknown. */
   readonly meta: { readonly n_ctx: number | null; readonly size: number; readonly quantization: string | null };
@@ -44,7 +47,7 @@ export function addModelRoutes(app: FastifyInstance, prefix: string, views: Mode
   });
 }
 
-/** Local models first, then remote ones; an id that is here as well is listed once, as local. */
+/** Local models first, then remote ones, then aliases of any of them; an id that is here as well is listed once, as local. */
 export function listModels(views: ModelViews): ListedModel[] {
   const { fingerprint, epoch } = views.node();
   const holders = new Map<string, { local: boolean; nodes: string[]; entries: CatalogEntry[] }>();
@@ -59,7 +62,7 @@ export function listModels(views: ModelViews): ListedModel[] {
   for (const entry of views.localModels()) add(fingerprint, entry, true);
   for (const remote of usableRemoteModels(views)) add(remote.fingerprint, remote.entry, false);
   const created = Math.floor(epoch / 1000);
-  return [...holders].map(([id, { local, nodes, entries }]) => {
+  const models = [...holders].map(([id, { local, nodes, entries }]): ListedModel => {
     const facts = summary(entries);
     const { context_length: tokens, size_bytes: size, quantization } = facts;
     return {
@@ -71,6 +74,18 @@ export function listModels(views: ModelViews): ListedModel[] {
       meta: { n_ctx: tokens > 0 ? tokens : null, size, quantization },
     };
   });
+  return withAliases(models, views.aliases?.() ?? []);
+}
+
+/** A name takes the place of the model of that name; one that stands for nothing that is there is left out. */
+function withAliases(models: readonly ListedModel[], aliases: readonly ModelAlias[]): ListedModel[] {
+  const listed = new Map(models.map((model) => [model.id, model]));
+  for (const { name, models: chain } of aliases) {
+    const first = chain.map((id) => models.find((model) => model.id === id)).find((model) => model !== undefined);
+    if (first === undefined) listed.delete(name);
+    else listed.set(name, { ...first, id: name, meshnode: { ...first.meshnode, alias_of: chain } });
+  }
+  return [...listed.values()];
 }
 
 function summary(entries: readonly CatalogEntry[]): Omit<ListedModel['meshnode'], 'nodes'> {

@@ -2,6 +2,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { InferenceEvent, InferenceKind, InferenceRequest } from '../../../protocols/inference/events.ts';
 import { abortable } from '../../common/clock.ts';
+import type { Dispatcher } from '../../routing/dispatch.ts';
 import type { FacadeComponents } from '../components.ts';
 import { requireJson } from '../guard-hook.ts';
 import { admitting, bodyBytes } from '../intake.ts';
@@ -17,6 +18,8 @@ export interface ResultRouteOptions {
   readonly stopping: () => boolean;
   /** How long the answer waits for a model that loads. */
   readonly loadWaitMs: number;
+  /** Who takes this request on. Default: the node's dispatcher. */
+  readonly dispatcherFor?: (request: FastifyRequest) => Dispatcher;
 }
 
 export interface ResultRoute {
@@ -35,16 +38,17 @@ export interface ResultRoute {
 export function addResultRoute(
   app: FastifyInstance,
   components: FacadeComponents,
-  { answers, stopping, loadWaitMs }: ResultRouteOptions,
+  { answers, stopping, loadWaitMs, dispatcherFor }: ResultRouteOptions,
   { path, kind, parse }: ResultRoute,
 ): void {
   const onRequest = [requireJson, admitting(components, stopping)];
   app.post(path, { onRequest }, (request, reply) =>
-    answer(request, reply, { components, answers, loadWaitMs, kind, parse }),
+    answer(request, reply, { dispatcher: dispatcherFor?.(request), components, answers, loadWaitMs, kind, parse }),
   );
 }
 
 interface Route extends Pick<ResultRoute, 'kind' | 'parse'> {
+  readonly dispatcher: Dispatcher | undefined;
   readonly components: FacadeComponents;
   readonly answers: OpenAnswers;
   readonly loadWaitMs: number;
@@ -53,7 +57,7 @@ interface Route extends Pick<ResultRoute, 'kind' | 'parse'> {
 async function answer(
   request: FastifyRequest,
   reply: FastifyReply,
-  { components, answers, loadWaitMs, kind, parse }: Route,
+  { dispatcher, components, answers, loadWaitMs, kind, parse }: Route,
 ): Promise<FastifyReply> {
   const boundary = boundaryOf(request.headers);
   const body = bodyBytes(request.body);
@@ -62,7 +66,11 @@ async function answer(
   const limit = boundary === null ? {} : { boundary };
   const inference: InferenceRequest = { requestId, kind, model, body, seed: newSeed(), ...limit };
   const signal = answers.open(reply.raw);
-  const dispatch = components.dispatcher.dispatch(inference, { signal, stream: false, label: request.id });
+  const dispatch = (dispatcher ?? components.dispatcher).dispatch(inference, {
+    signal,
+    stream: false,
+    label: request.id,
+  });
   try {
     const events = withLoadBound(dispatch.events, { clock: components.clock, loadWaitMs });
     const result = await abortable(wholeResult(events), signal);

@@ -16,6 +16,9 @@ export interface AdmissionOptions {
   readonly queueLimit: number;
 }
 
+/** Batch work waits behind all others. */
+const isBatch = ({ order }: Answer): boolean => order.isBatch === true;
+
 export class Admission {
   readonly #options: AdmissionOptions;
   /** By id; an answer that is over keeps its slot until the child says that it is free. */
@@ -49,7 +52,9 @@ export class Admission {
         retryAfterMs: FULL_QUEUE_RETRY_MS,
       });
     }
-    this.#queue.push(answer);
+    const firstBatch = isBatch(answer) ? -1 : this.#queue.findIndex(isBatch);
+    if (firstBatch === -1) this.#queue.push(answer);
+    else this.#queue.splice(firstBatch, 0, answer);
   }
 
   /** Gives the oldest waiting request a slot; null when none waits or none is free. */

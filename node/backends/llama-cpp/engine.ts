@@ -153,7 +153,8 @@ export class LlamaEngine implements Engine {
     try {
       const { kind } = request;
       if (kind === 'chat' || kind === 'completion') {
-        const atOnce = this.#options.parallel;
+        // A batch request takes one slot, however many choices it asks for.
+        const atOnce = request.priority === 'batch' ? 1 : this.#options.parallel;
         yield* answerChoices(engine, generationRequest({ ...request, kind }), { ...facts, atOnce }, { signal });
       } else {
         yield* answerTask(engine, request, facts, { signal });

@@ -34,6 +34,8 @@ export interface LaneOrder
   readonly resumed: readonly number[];
   /** These were all: nothing is generated, and the end only counts them. */
   readonly finished: boolean;
+  /** Nobody waits for it: it yields to all others. */
+  readonly isBatch?: boolean;
 }
 
 export type ToChild =

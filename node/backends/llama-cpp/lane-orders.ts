@@ -7,8 +7,10 @@ import { choiceSeed } from './request/sampling.ts';
 /** Every choice as an order, in ascending order of choices. */
 export function laneOrders(request: GenerationRequest): LaneOrder[] {
   const { prompts, choices, sampling, requestId, resume } = request;
-  const { maxTokens, stop, constraint, parseTools, parallelTools, logprobs, echo } = request;
-  const common = { type: 'lane', maxTokens, stop, constraint, parseTools, parallelTools, logprobs, echo } as const;
+  const { maxTokens, stop, constraint, parseTools, parallelTools, logprobs, echo, isBatch } = request;
+  const rank = isBatch === true ? { isBatch } : {};
+  const what = { type: 'lane', maxTokens, stop, constraint, parseTools, parallelTools, logprobs, echo } as const;
+  const common = { ...what, ...rank };
   return prompts.flatMap((prompt, index) =>
     Array.from({ length: choices }, (_, answer) => {
       const choice = index * choices + answer;

@@ -1,9 +1,12 @@
-/** An HTTP backend that can also go on with a text that another of its kind began, where its server can. */
+/**
+ * An HTTP backend that can also go on with a text that another of its kind began: by prefill where its server is known to
+ * do that, else by answering anew, as long as that says the same.
+ */
 import type { ChunkEvent, EndEvent, InferenceEvent, InferenceRequest } from '../../../protocols/inference/events.ts';
 import type { Clock } from '../../common/clock.ts';
 import { MeshError } from '../../common/errors.ts';
 import type { Backend } from '../backend.ts';
-import { type BegunText, canContinue, continuedBody, type PrefillDialect } from './continuation-body.ts';
+import { type BegunText, canContinue, canRepeat, continuedBody, type PrefillDialect } from './continuation-body.ts';
 import { type ContinuationProbeOptions, probeContinuation } from './continuation-probe.ts';
 import { HttpClient, type HttpClientOptions } from './http-client.ts';
 
@@ -39,7 +42,7 @@ export class ContinuationBackend implements Backend {
 
   /** Could it go on with an answer to this request? */
   continuesText(request: InferenceRequest): boolean {
-    return canContinue(request, this.#dialect);
+    return canContinue(request, this.#dialect) || canRepeat(request);
   }
 
   /** As its server answers. @throws MeshError `cannot_resume` as well, for an answer that it cannot go on with. */
@@ -47,7 +50,28 @@ export class ContinuationBackend implements Backend {
     const { resume, ...first } = request;
     if (resume === undefined) return this.#backend.infer(request, options);
     const [begun = null] = resume.choices;
-    return this.#goOn(first, { text: begun?.text ?? '', tokens: begun?.chunks ?? 0 }, options);
+    return this.#resume(first, { text: begun?.text ?? '', tokens: begun?.chunks ?? 0 }, options);
+  }
+
+  async *#resume(
+    request: InferenceRequest,
+    begun: BegunText,
+    options: { signal: AbortSignal },
+  ): AsyncGenerator<InferenceEvent> {
+    try {
+      // Many chat templates drop what is white at the end of a message; then the model writes it once more.
+      const body = continuedBody(request, { ...begun, text: begun.text.trimEnd() }, this.#dialect);
+      if (body !== null) {
+        yield* this.#goOn({ ...request, body }, begun, options);
+        return;
+      }
+    } catch (thrown) {
+      // Before its answer begins. A server that does not want the beginning of it may still give all of it.
+      if (!(thrown instanceof MeshError) || thrown.code !== 'invalid_request') throw thrown;
+    }
+    if (!canRepeat(request))
+      throw new MeshError('cannot_resume', 'The server cannot go on with an answer that another began');
+    yield* repeated(this.#backend.infer(request, options), begun.text);
   }
 
   async *#goOn(
@@ -55,13 +79,8 @@ export class ContinuationBackend implements Backend {
     { text, tokens }: BegunText,
     options: { signal: AbortSignal },
   ): AsyncGenerator<InferenceEvent> {
-    // Many chat templates drop what is white at the end of a message; then the model writes it once more.
-    const begun = text.trimEnd();
-    const body = continuedBody(request, { text: begun, tokens }, this.#dialect);
-    if (body === null)
-      throw new MeshError('cannot_resume', 'The server cannot go on with an answer that another began');
-    let given = text.slice(begun.length);
-    for await (const event of this.#backend.infer({ ...request, body }, options)) {
+    let given = text.slice(text.trimEnd().length);
+    for await (const event of this.#backend.infer(request, options)) {
       if (event.type === 'end') yield inAll(event, tokens);
       else if (event.type !== 'chunk' || given === '') yield event;
       else {
@@ -70,6 +89,27 @@ export class ContinuationBackend implements Backend {
         yield* withoutFirst(event, overlap);
       }
     }
+  }
+}
+
+/**
+ * The same answer once more, without `text`, which it must begin with.
+ *
+ * @throws MeshError `cannot_resume` at the first character that differs: sampled answers do.
+ */
+async function* repeated(events: AsyncIterable<InferenceEvent>, text: string): AsyncGenerator<InferenceEvent> {
+  let due = text;
+  for await (const event of events) {
+    if (event.type !== 'chunk' || due === '') {
+      yield event;
+      continue;
+    }
+    const shared = commonPrefix(due, event.text);
+    due = due.slice(shared);
+    const isOther = due !== '' && (shared < event.text.length || event.finish !== undefined);
+    if (isOther || event.reasoning !== undefined || event.toolCalls !== undefined)
+      throw new MeshError('cannot_resume', 'The server gives another answer than the one that was begun');
+    if (due === '') yield* withoutFirst(event, shared);
   }
 }
 

@@ -24,6 +24,13 @@ export function canContinue(request: Pick<InferenceRequest, 'kind' | 'body'>, di
   return continuedBody(request, { text: 'x', tokens: 1 }, dialect) !== null;
 }
 
+/** Is it one text, so that a second run of the request can be told to give the same? */
+export function canRepeat({ kind, body: bytes }: Pick<InferenceRequest, 'kind' | 'body'>): boolean {
+  if (kind !== 'chat' && kind !== 'completion') return false;
+  const body = parse(bytes);
+  return body !== null && isPlain(body) && !Array.isArray(body['prompt']);
+}
+
 /** The body to send instead; null when the server cannot go on with such an answer. */
 export function continuedBody(
   { kind, body: bytes }: Pick<InferenceRequest, 'kind' | 'body'>,

@@ -6,14 +6,19 @@ import type { LookupFunction } from 'node:net';
 import { Watchdog } from '../../../protocols/watchdog.ts';
 import type { Clock } from '../../common/clock.ts';
 import { MeshError } from '../../common/errors.ts';
-import { isForbiddenAddress } from '../../storage/node-url.ts';
+import { isForbiddenAddress, isNearbyAddress } from '../../storage/node-url.ts';
 
 export interface HttpClientOptions {
   /** What errors call the server. */
   readonly name: string;
   /** Base URL without trailing slash and `/v1`. */
   readonly url: string;
+  /** Its name must not resolve to loopback or a private network either. Default false. */
+  readonly publicOnly?: boolean;
 }
+
+/** The server took the request and then said nothing for too long: it may only be busy. */
+export class AnswerTimeout extends MeshError {}
 
 /** All durations in milliseconds. */
 export interface HttpLimits {
@@ -26,7 +31,7 @@ export interface HttpLimits {
 }
 
 export interface HttpAsk {
-  readonly method: 'GET' | 'POST';
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'PUT' | 'DELETE';
   /** After the base URL, for example `/v1/models`. */
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
@@ -46,7 +51,8 @@ export interface HttpAnswer {
   close(): void;
 }
 
-const IDLE_CONNECTIONS = 16;
+/** A connection that is closed after a burst is opened again at the next one, which costs more than to keep it. */
+const IDLE_CONNECTIONS = 256;
 const IDLE_MS = 30_000;
 /** How long what follows a complete answer may take before the connection is closed. */
 const SETTLE_MS = 1000;
@@ -115,7 +121,7 @@ export class HttpClient {
     const options: http.RequestOptions = {
       method,
       headers: { 'accept-encoding': 'identity', ...headers, ...length },
-      lookup: safeLookup,
+      lookup: this.#options.publicOnly === true ? publicLookup : safeLookup,
       maxHeaderSize: MAX_HEADER_BYTES,
       agent: kept ? this.#agent : false,
     };
@@ -153,7 +159,7 @@ class Exchange implements Disposable {
 
   send(request: http.ClientRequest, body: Uint8Array | undefined): Promise<http.IncomingMessage> {
     this.#request = request;
-    this.#arm(this.#limits.connectMs, 'did not take the connection');
+    this.#arm(this.#limits.connectMs, 'did not take the connection', MeshError);
     return new Promise((resolve, reject) => {
       request.on('error', reject);
       request.once('close', () => reject(new Error('closed')));
@@ -240,29 +246,35 @@ class Exchange implements Disposable {
     this.#request?.destroy();
   }
 
-  #arm(boundMs: number, what: string): void {
-    this.#watchdog.arm(
-      boundMs,
-      () => new MeshError('peer_unreachable', `${this.#name} ${what} within ${boundMs / 1000} s`),
-    );
+  #arm(boundMs: number, what: string, Kind: typeof MeshError = AnswerTimeout): void {
+    this.#watchdog.arm(boundMs, () => new Kind('peer_unreachable', `${this.#name} ${what} within ${boundMs / 1000} s`));
   }
 }
 
 const FORBIDDEN_CODE = 'EFORBIDDEN';
 
 /** Names may come to point to link-local or metadata addresses after they were registered. */
-const safeLookup: LookupFunction = (hostname, options, callback) => {
-  dns.lookup(hostname, { ...options, all: true }, (error, addresses) => {
-    if (error !== null) {
-      callback(error, '', 0);
-      return;
-    }
-    const allowed = addresses.filter(({ address }) => !isForbiddenAddress(address));
-    const [first] = allowed;
-    if (first === undefined) {
-      const problem = new Error(`${hostname} points to a link-local or metadata address, which is not allowed`);
-      callback(Object.assign(problem, { code: FORBIDDEN_CODE }), '', 0);
-    } else if (options.all === true) callback(null, allowed);
-    else callback(null, first.address, first.family);
-  });
-};
+const safeLookup = lookupOf((address) => !isForbiddenAddress(address), 'a link-local or metadata address');
+const publicLookup = lookupOf(
+  (address) => !isForbiddenAddress(address) && !isNearbyAddress(address),
+  'a link-local, metadata or private address',
+);
+
+/** The problem does not say which name: that of a manifest's server is not to be shown. */
+function lookupOf(isAllowed: (address: string) => boolean, otherwise: string): LookupFunction {
+  return (hostname, options, callback) => {
+    dns.lookup(hostname, { ...options, all: true }, (error, addresses) => {
+      if (error !== null) {
+        callback(error, '', 0);
+        return;
+      }
+      const allowed = addresses.filter(({ address }) => isAllowed(address));
+      const [first] = allowed;
+      if (first === undefined) {
+        const problem = new Error(`its name points to ${otherwise}, which is not allowed`);
+        callback(Object.assign(problem, { code: FORBIDDEN_CODE }), '', 0);
+      } else if (options.all === true) callback(null, allowed);
+      else callback(null, first.address, first.family);
+    });
+  };
+}

@@ -4,9 +4,10 @@ import type { CatalogEntry, ModelState } from '../../../protocols/catalog/catalo
 import { isRecord } from '../../../protocols/inference/bodies/body-json.ts';
 import type { Clock } from '../../common/clock.ts';
 import { MeshError } from '../../common/errors.ts';
-import { HttpClient, type HttpLimits } from './http-client.ts';
+import { HttpClient, type HttpClientOptions, type HttpLimits } from './http-client.ts';
 import { readText } from './read-text.ts';
 import { errorOfRefusal, withoutSecret } from './upstream-errors.ts';
+import { fetchWaiting, isVllm } from './vllm-load.ts';
 
 /** All that a server can be asked for is worth this many entries. */
 const MAX_MODELS = 4096;
@@ -21,6 +22,8 @@ export interface ModelList {
   readonly models: readonly CatalogEntry[];
   /** Milliseconds from the question to the headers of the answer. */
   readonly latencyMs: number;
+  /** Requests that wait there; 0 where it does not tell. */
+  readonly waiting: number;
 }
 
 export interface ModelListOptions {
@@ -31,14 +34,39 @@ export interface ModelListOptions {
   readonly signal: AbortSignal;
 }
 
+/** Where and how a server is asked. */
+export interface AskedServer {
+  readonly client: HttpClient;
+  readonly clock: Clock;
+}
+
+/** Asks for a model list; errors as `fetchModels`. */
+export type AskModels = (server: AskedServer, options: ModelListOptions) => Promise<ModelList>;
+
+/** Of a server whose models its owner named: what it lists adds details, and that it lists none matters not. */
+export function askNamed(ids: readonly string[]): AskModels {
+  return async (server, options) => {
+    const startedAt = server.clock.now();
+    let list: ModelList;
+    try {
+      list = await fetchModels(server, options);
+    } catch (error) {
+      if (!(error instanceof MeshError) || !hasNoList(error)) throw error;
+      list = { models: [], latencyMs: server.clock.now() - startedAt, waiting: 0 };
+    }
+    const listed = new Map(list.models.map((entry) => [entry.id, entry]));
+    return { ...list, models: ids.map((id) => listed.get(id) ?? entryOf(id)) };
+  };
+}
+
 /**
- * Asks a server what it serves.
+ * Asks a server what it serves, and vLLM also how many wait there.
  *
  * @throws MeshError `peer_unreachable`, `unauthorized`, `forbidden`, `rate_limited`, `upstream_error`, … that says
  *   what is wrong; never with the key in it.
  */
 export async function fetchModels(
-  { client, clock }: { readonly client: HttpClient; readonly clock: Clock },
+  { client, clock }: AskedServer,
   { name, key, signal }: ModelListOptions,
 ): Promise<ModelList> {
   const startedAt = clock.now();
@@ -50,7 +78,9 @@ export async function fetchModels(
       const { status, headers } = answer;
       const body = await readText(answer.body, MAX_BODY_BYTES, name);
       if (status !== 200) throw errorOfRefusal({ name, status, headers, body, nowMs: Date.now() });
-      return { models: parseModels(body, name), latencyMs };
+      const models = parseModels(body, name);
+      const waiting = isVllm(body) ? await fetchWaiting(client, { headers: bearer(key), signal }) : 0;
+      return { models, latencyMs, waiting };
     } finally {
       answer.close();
     }
@@ -62,11 +92,12 @@ export async function fetchModels(
 /** `fetchModels` for one time, of a server by its URL: for commands. Errors as there. */
 export async function probeServer(
   { clock }: { readonly clock: Clock },
-  options: ModelListOptions & { readonly url: string },
+  options: ModelListOptions & HttpClientOptions & { readonly ask?: AskModels },
 ): Promise<ModelList> {
   const client = new HttpClient({ clock }, options);
+  const { ask = fetchModels } = options;
   try {
-    return await fetchModels({ client, clock }, options);
+    return await ask({ client, clock }, options);
   } finally {
     client.destroy();
   }
@@ -106,16 +137,23 @@ function parseModel(item: unknown): CatalogEntry | null {
   const meta = isRecord(item['meta']) ? item['meta'] : {};
   const quantization = own['quantization'];
   return {
-    id: item['id'],
-    digest: null,
+    ...entryOf(item['id']),
     quantization: typeof quantization === 'string' ? quantization.slice(0, 32) : null,
     contextLength: firstCount(own['context_length'], item['max_model_len'], meta['n_ctx'], meta['n_ctx_train']),
     sizeBytes: firstCount(own['size_bytes'], meta['size']),
     state: STATES.find((state) => state === own['state']) ?? 'resident',
-    slots: ASSUMED_SLOTS,
-    tokensPerSecond: null,
   };
 }
+
+/** A model of which only the name is known. */
+function entryOf(id: string): CatalogEntry {
+  const unknown = { digest: null, quantization: null, contextLength: 0, sizeBytes: 0, tokensPerSecond: null };
+  return { id, ...unknown, state: 'resident', slots: ASSUMED_SLOTS };
+}
+
+/** It answered, only not with a list. */
+const hasNoList = ({ code, facts }: MeshError): boolean =>
+  facts.httpStatus === 404 || facts.httpStatus === 405 || (code === 'upstream_error' && facts.httpStatus === undefined);
 
 const firstCount = (...values: readonly unknown[]): number =>
   values.find((value): value is number => Number.isSafeInteger(value) && Number(value) > 0) ?? 0;

@@ -27,10 +27,16 @@ export class OpenAiAnswer {
   #usage: Usage | null = null;
   #chunks = 0;
   #length = 0;
+  #isCounted = false;
 
   constructor({ name, requestId, choices = 1 }: OpenAiAnswerOptions) {
     this.#name = name;
     this.#choices = Array.from({ length: choices }, (_, index) => new OpenAiChoice(name, index, requestId));
+  }
+
+  /** Whole, and its counts came in a chunk of their own, which is always the last. */
+  get isOver(): boolean {
+    return this.#isCounted && this.isWhole;
   }
 
   /** Was every choice given a finish reason? What comes after it is only counts. */
@@ -48,9 +54,11 @@ export class OpenAiAnswer {
     if (!isRecord(json)) throw this.#broken('sent something that is no JSON object');
     const { error } = json;
     if (error !== undefined && error !== null && error !== '') throw errorInBand(this.#name, error);
-    this.#usage = readUsage(json['usage']) ?? this.#usage;
+    const usage = readUsage(json['usage']);
+    this.#usage = usage ?? this.#usage;
     const choices = json['choices'] ?? [];
     if (!Array.isArray(choices)) throw this.#broken('sent an answer without choices');
+    this.#isCounted = usage !== null && choices.length === 0;
     this.#length += text.length;
     if (this.#length > MAX_TEXT_LENGTH) throw this.#broken('sent an answer without bound');
     return (choices as unknown[]).flatMap((choice) => this.#choice(choice) ?? []);

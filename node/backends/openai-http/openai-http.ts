@@ -5,7 +5,7 @@ import type { Clock } from '../../common/clock.ts';
 import { MeshError, toMeshError } from '../../common/errors.ts';
 import type { Backend } from '../backend.ts';
 import { type HttpAnswer, HttpClient, type HttpLimits } from './http-client.ts';
-import { bearer, fetchModels } from './model-list.ts';
+import { type AskModels, bearer, fetchModels } from './model-list.ts';
 import { OpenAiAnswer, readResult } from './openai-answer.ts';
 import { readStart, readText } from './read-text.ts';
 import { ServerHealth, type ServerStatus } from './server-health.ts';
@@ -16,6 +16,8 @@ export interface OpenAiHttpComponents {
   readonly clock: Clock;
   /** The key of now, read for every request; null = none. */
   readonly key: () => string | null;
+  /** Default: by `GET /v1/models`. */
+  readonly askModels?: AskModels;
   /** Status or models changed. */
   readonly onChange?: () => void;
   /** A request found the server dead: it is worth asking again soon. */
@@ -30,6 +32,8 @@ export interface OpenAiHttpOptions {
   /** Base URL without trailing slash and `/v1`. */
   readonly url: string;
   readonly limits?: Partial<OpenAiHttpLimits>;
+  /** As of `HttpClient`. */
+  readonly publicOnly?: boolean;
 }
 
 /** All durations in milliseconds. */
@@ -74,6 +78,7 @@ export class OpenAiHttpBackend implements Backend {
   #latencyMs: number | null = null;
   #problem: string | null = null;
   #lastShown = '';
+  #active = 0;
 
   constructor(components: OpenAiHttpComponents, options: OpenAiHttpOptions) {
     this.#components = components;
@@ -111,17 +116,19 @@ export class OpenAiHttpBackend implements Backend {
   /** Asks for the model list and takes note of how it went. Throws nothing but the signal's reason. */
   async poll(signal: AbortSignal): Promise<void> {
     let failure: MeshError | null = null;
+    let queued = 0;
     try {
-      const { clock } = this.#components;
+      const { clock, askModels = fetchModels } = this.#components;
       const options = { name: this.#name, key: this.#components.key(), signal };
-      const { models, latencyMs } = await fetchModels({ client: this.#client, clock }, options);
+      const { models, latencyMs, waiting } = await askModels({ client: this.#client, clock }, options);
+      queued = waiting;
       this.#models = models;
       this.#latencyMs = latencyMs;
     } catch (error) {
       signal.throwIfAborted();
       failure = toMeshError(error);
     }
-    this.#health.polled(failure);
+    this.#health.polled(failure, { waiting: queued, active: this.#active });
     this.#problem = failure?.message ?? null;
     this.#show();
   }
@@ -151,6 +158,7 @@ export class OpenAiHttpBackend implements Backend {
 
   async *infer(request: InferenceRequest, { signal }: { signal: AbortSignal }): AsyncGenerator<InferenceEvent> {
     const key = this.#components.key();
+    this.#active += 1;
     try {
       for await (const event of this.#ask(request, key, signal)) {
         if (event.type === 'end') this.#note(null);
@@ -160,6 +168,8 @@ export class OpenAiHttpBackend implements Backend {
       const error = withoutSecret(toMeshError(thrown, 'upstream_error'), key);
       if (!signal.aborted) this.#note(error);
       throw error;
+    } finally {
+      this.#active -= 1;
     }
   }
 
@@ -234,13 +244,8 @@ export class OpenAiHttpBackend implements Backend {
   async #checkHead({ status, headers, body }: HttpAnswer): Promise<string> {
     const name = this.#name;
     if (status !== 200) {
-      throw errorOfRefusal({
-        name,
-        status,
-        headers,
-        body: await readStart(body, MAX_REFUSAL_BYTES),
-        nowMs: Date.now(),
-      });
+      const said = await readStart(body, MAX_REFUSAL_BYTES);
+      throw errorOfRefusal({ name, status, headers, body: said, nowMs: Date.now() });
     }
     const encoding = headers['content-encoding'] ?? 'identity';
     if (encoding !== 'identity') throw new MeshError('upstream_error', `${name} compressed its answer unasked`);
@@ -261,6 +266,8 @@ export class OpenAiHttpBackend implements Backend {
         for (const { event, data } of parser.push(bytes)) {
           if (data === '[DONE]') return;
           yield event === 'error' ? asError(data) : data;
+          // Servers that never say [DONE] are not waited for.
+          if (reading.isOver) return;
           if (reading.isWhole) answer.boundSilence(this.#limits.tailMs);
         }
       }

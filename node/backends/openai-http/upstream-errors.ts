@@ -48,7 +48,8 @@ export function errorOfRefusal(refusal: Refusal): MeshError {
   const retryAfterMs = parseRetryAfter(headers['retry-after'], nowMs);
   const text =
     TEXTS.get(status) ?? (status >= 300 && status < 400 ? 'a redirect, which is never followed' : said.message);
-  const message = `${name} answered ${status}${text === '' ? '' : `: ${text}`}`;
+  const reason = isReason(said.code) && !text.includes(said.code) ? ` (${said.code})` : '';
+  const message = `${name} answered ${status}${text === '' ? '' : `: ${text}`}${reason}`;
   const facts = { httpStatus: status, ...(said.param === null ? {} : { param: said.param }) };
   return new MeshError(code, message, retryAfterMs === null ? facts : { ...facts, retryAfterMs });
 }
@@ -76,6 +77,9 @@ export function withoutSecret(error: MeshError, secret: string | null): MeshErro
   if (secret === null || !error.message.includes(secret)) return error;
   return new MeshError(error.code, error.message.replaceAll(secret, '[key]'), error.facts);
 }
+
+/** A word such as `content_policy_violation`: clients look for it, and our codes are fewer. */
+const isReason = (code: string): boolean => /^[a-z]+(_[a-z]+)+$/.test(code) && code.length <= 64;
 
 interface SaidError {
   readonly message: string;

@@ -10,7 +10,13 @@ import {
 } from '../../../node/backends/llama-cpp/child/step-scheduler.ts';
 import fc from '../../support/fc.ts';
 
-const BOUNDS: RoundBounds = { sliceTokens: 128, lastSliceTokens: 128, busyPrefillTokens: 256, batchTokens: 512 };
+const BOUNDS: RoundBounds = {
+  sliceTokens: 128,
+  lastSliceTokens: 128,
+  busyPrefillTokens: 256,
+  batchTokens: 512,
+  yieldingPrefillTokens: 16,
+};
 
 const lane = (sequenceId: number, pendingTokens: number, arrival = sequenceId): Lane => ({
   sequenceId,

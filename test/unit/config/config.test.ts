@@ -52,8 +52,10 @@ test('defaults are those of the table in the design', () => {
     facade: { host: '127.0.0.1', port: 8642, apiKeyFile: null, allowHosts: [], allowOrigins: [] },
     network: { listen: ['/ip4/0.0.0.0/tcp/8643', '/ip6/::/tcp/8643'], peers: [], mdns: true, dht: true },
     engine: { gpu: 'auto', contextTokens: null, parallel: 4, keepAliveMs: 300_000, memoryBytes: null },
-    models: { files: [], dir: '/home/ada/.local/share/meshnode/models', pin: [] },
+    models: { files: [], dir: '/home/ada/.local/share/meshnode/models', pin: [], aliases: {} },
     loadBalancing: { enabled: true, strategy: 'least-loaded', failoverEnabled: true, midStream: true },
+    federation: { prefer: 'queued', groups: null, maintenance: [], requestsPerSecond: 10 },
+    streaming: { publicUrl: null, secretFile: null },
     secrets: { store: 'auto', passphraseFile: null },
     upstreams: [],
     log: { format: 'pretty', level: 'warn' },
@@ -98,8 +100,15 @@ test('every setting can be given by flag, environment and file, and each source 
     'keep-alive': '10m',
     memory: '8GiB',
     pin: 'id',
+    aliases: '{"name":["id","other"]}',
     model: 'id=/m.gguf',
     'models-dir': '/ms',
+    'federation-prefer': 'free',
+    'federation-group': 'staff',
+    'federation-maintenance': 'sophia',
+    'federation-rate': '0',
+    'streaming-url': 'https://node.example',
+    'streaming-secret-file': '/s',
     'secrets-store': 'plain',
     'passphrase-file': '/p',
     'log-format': 'json',
@@ -110,7 +119,16 @@ test('every setting can be given by flag, environment and file, and each source 
   const file: Record<string, unknown> = {};
   for (const { key, flag, kind } of visible) {
     const text = texts[flag] ?? '';
-    const value = kind === 'integer' ? Number(text) : kind === 'switch' ? false : kind === 'list' ? [text] : text;
+    const value =
+      kind === 'json'
+        ? JSON.parse(text)
+        : kind === 'integer'
+          ? Number(text)
+          : kind === 'switch'
+            ? false
+            : kind === 'list'
+              ? [text]
+              : text;
     const [section = '', name] = key.split('.');
     if (name === undefined) file[section] = value;
     else file[section] = { ...(file[section] as object | undefined), [name]: value };
@@ -181,7 +199,7 @@ test('every bad value is one line that names the flag, the value and what is exp
     ['model', 'bad*id=x.gguf', /^--model is/],
     ['upstream', 'vllm', /^--upstream is "vllm": expected NAME=URL/],
     ['upstream', 'v=ftp://x', /^--upstream is/],
-    ['upstream', 'v=http://x:1', /^--upstream: .*meshnode nodes add URL/],
+    ['upstream', 'v=http://169.254.169.254', /^--upstream: v: 169\.254\.169\.254 is a link-local, multicast or meta/],
     ['allow-origin', 'https://x/', /^--allow-origin is "https:\/\/x\/": expected an origin/],
     ['allow-origin', '*', /^--allow-origin is/],
     ['allow-host', 'http://x', /^--allow-host is/],

@@ -205,6 +205,30 @@ describe('a running node', () => {
     assert.deepEqual([node.seen.length, node.warnings], [1, []]);
   });
 
+  test('names that stand for models follow the file; a circle among them changes nothing and is said', () => {
+    using node = watching(newFile({ models: { aliases: { 'gpt-4o-mini': ['mine'] } } }));
+    const chain = (): readonly string[] => node.watch.aliases().chainOf('gpt-4o-mini');
+    assert.deepEqual(chain(), ['mine']);
+    writeFileSync(node.path, '{"models":{"aliases":{"gpt-4o-mini":["a","other"],"a":["gpt-4o-mini"]}}}');
+    node.clock.advance(1_000);
+    assert.deepEqual(chain(), ['mine']);
+    assert.match(node.warnings.join(), /gpt-4o-mini > a > gpt-4o-mini/);
+    editConfig(inputOf(newFile({})), { 'models.aliases': '{"x":["y"]}' });
+    writeFileSync(node.path, '{"models":{"aliases":{"gpt-4o-mini":["mine","other"]}}}');
+    node.clock.advance(1_000);
+    assert.deepEqual(chain(), ['mine', 'other']);
+    assert.deepEqual([node.seen.length, node.warnings.length], [0, 1]);
+  });
+
+  test('names that stand for models are set as JSON, whole or not at all', () => {
+    const path = newFile({});
+    editConfig(inputOf(path), { 'models.aliases': '{"gpt-4o-mini":["mine","other"]}' });
+    assert.deepEqual(json(path), { models: { aliases: { 'gpt-4o-mini': ['mine', 'other'] } } });
+    for (const bad of ['mine', '{"a":[]}', '{"a":"b"}', '{"a":["b"],"b":["a"]}', '["a"]', '{"":["a"]}'])
+      assert.throws(() => editConfig(inputOf(path), { 'models.aliases': bad }), { code: 'invalid_request' }, bad);
+    assert.deepEqual(json(path), { models: { aliases: { 'gpt-4o-mini': ['mine', 'other'] } } });
+  });
+
   test('a change over HTTP that cannot be kept holds until the node stops, with a warning', () => {
     using node = watching(newFile({}));
     writeFileSync(node.path, '{');

@@ -164,3 +164,28 @@ test('an entry that the peer refused is gone until the peer speaks about its mod
   table.delta('P', [catalogEntry('n', { slots: 1 })], []);
   assert.deepEqual(idsOf('P'), ['m', 'n']);
 });
+
+test('a peer that fell silent is awaited for four seconds, for the models that it had; one that said goodbye is not', () => {
+  let now = 0;
+  const table = new PeerTable({ wallClock: () => now });
+  const index = new ModelIndex({ table });
+  for (const fingerprint of ['P', 'Q']) {
+    table.hello(fingerprint, hello());
+    table.snapshot(fingerprint, [catalogEntry(`of-${fingerprint}`)]);
+  }
+  assert.equal(index.isAwaited('of-P'), false, 'it is there');
+  table.lost('P');
+  table.goodbye('Q');
+  assert.deepEqual(
+    ['of-P', 'of-Q', 'other'].map((id) => index.isAwaited(id)),
+    [true, false, false],
+  );
+  now = 3999;
+  assert.equal(index.isAwaited('of-P'), true);
+  now = 4000;
+  assert.equal(index.isAwaited('of-P'), false);
+  table.alive('P');
+  now = 5000;
+  table.hello('P', hello({ epoch: 2 }));
+  assert.equal(index.isAwaited('of-P'), false, 'another life: nobody knows what it will have');
+});

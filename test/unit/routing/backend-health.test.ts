@@ -171,3 +171,27 @@ test('D-47 a refused key marks the backend for five minutes, until it is cleared
   clock.advance(300_000);
   assert.equal(health.isUnauthorized('a'), false);
 });
+
+test('an engine that rests after a crash says for how long: it is left alone so long, and it counts as no new failure', () => {
+  for (const kind of ['engine', 'peer'] as const) {
+    for (const code of ['wedged', 'engine_failed', 'out_of_memory'] as const) {
+      const { clock, health, fail, breakers } = setUp();
+      fail('a', code, kind);
+      for (let i = 0; i < 9; i++) {
+        fail('a', code, kind, 4000);
+        assert.deepEqual(health.obstacle('a', 'm'), { kind: 'circuit_open', retryInMs: 4000 }, `${kind} ${code}`);
+        assert.equal(health.obstacle('a', 'other'), null, 'its other models go on');
+        clock.advance(4000);
+        assert.equal(health.obstacle('a', 'm'), null);
+      }
+      assert.equal(breakers.view('a').state, 'closed');
+    }
+  }
+});
+
+test('an engine that would rest for long is asked again after a minute', () => {
+  const { clock, health, fail } = setUp();
+  fail('a', 'engine_failed', 'engine', 900_000);
+  clock.advance(60_000);
+  assert.equal(health.obstacle('a', 'm'), null);
+});

@@ -174,6 +174,15 @@ test('a twin that is only busy is waited for', async () => {
   assert.ok(mesh.clock.now() >= 4000);
 });
 
+test('a twin whose engine rests after a crash is waited for as long as it says', async () => {
+  for (const code of ['wedged', 'engine_failed'] as const) {
+    const mesh = twinMesh({ a: dies(5), b: { deaths: [{ after: -1, code, retryAfterMs: 8000 }] } });
+    const { events } = await mesh.run(askFor(COUNT));
+    assert.deepEqual([textOf(events), mesh.ids()], [GOLDEN, ['a', 'b', 'b']], code);
+    assert.ok(mesh.clock.now() >= 8000);
+  }
+});
+
 test('when all choices had finished, the end is made here and nobody is asked', async () => {
   const mesh = twinMesh({ a: dies(COUNT), b: {} }, PRIORITY);
   const { events, code, resumed } = await mesh.run(askFor(COUNT));

@@ -31,7 +31,11 @@ test('N-5 D-37 an HTTP server is registered by URL and gets the fingerprint api:
     url: 'http://192.168.1.20:8000',
     priority: 10,
     boundary: 'mesh',
+    shared: false,
+    manifest: null,
+    keyEnv: null,
     hasKey: false,
+    origin: 'registry',
   });
   const unnamed = await registry.add('https://api.example.com/openai');
   assert.equal(unnamed.fingerprint, 'api:api-example-com');

@@ -14,6 +14,10 @@ const CPU_SLICE_TOKENS = 64;
 const LAST_SLICE_TOKENS = 128;
 const GPU_SLICE_TOKENS = 512;
 const BUSY_PREFILL_TOKENS = 256;
+const YIELDING_CPU_TOKENS = 64;
+const YIELDING_GPU_TOKENS = 256;
+/** A batch task goes on after this time at the latest, whoever else is served. */
+const BATCH_TASK_REST_MS = 2000;
 
 export interface HostComponents {
   readonly load: (order: LoadOrder, onProgress: (fraction: number) => void) => Promise<NativeModel>;
@@ -35,6 +39,7 @@ export class EngineHost {
   readonly #lanes = new Map<number, Lane>();
   /** Orders that are being prepared, and tasks. */
   readonly #aborts = new Map<number, AbortController>();
+  readonly #onRound: (() => void)[] = [];
   #loaded: Loaded | null = null;
   #lastStepAt = 0;
 
@@ -63,12 +68,13 @@ export class EngineHost {
     const { load, send, now } = this.#components;
     const model = await load(order, (fraction) => send({ type: 'loading', fraction }));
     const scheduler = new StepScheduler<Lane>(
-      { onRound: (stepped) => this.#report(stepped) },
+      { onRound: (stepped) => this.#report(stepped), now },
       {
         sliceTokens: model.usesGpu ? GPU_SLICE_TOKENS : CPU_SLICE_TOKENS,
         lastSliceTokens: model.usesGpu ? GPU_SLICE_TOKENS : LAST_SLICE_TOKENS,
         busyPrefillTokens: BUSY_PREFILL_TOKENS,
         batchTokens: BATCH_TOKENS,
+        yieldingPrefillTokens: model.usesGpu ? YIELDING_GPU_TOKENS : YIELDING_CPU_TOKENS,
       },
     );
     const tasks = new TaskRunner({ model: taskModel(model), now });
@@ -96,7 +102,8 @@ export class EngineHost {
   }
 
   async #task({ id, task }: { id: number; task: EngineTask }, signal: AbortSignal): Promise<void> {
-    const result = await this.#ready().tasks.run(task, signal);
+    const rest = task.isBatch === true ? () => this.#awaitedRest() : undefined;
+    const result = await this.#ready().tasks.run(task, signal, rest);
     signal.throwIfAborted();
     this.#components.send({ type: 'result', id, result });
   }
@@ -132,6 +139,7 @@ export class EngineHost {
           logprobs,
           scoresPrompt: scoresPrompt(order),
           onlyScores: order.maxTokens === 0,
+          isBatch: order.isBatch === true,
         },
       );
       if (this.#lanes.size === 0) this.#lastStepAt = this.#components.now();
@@ -174,6 +182,7 @@ export class EngineHost {
   #report(stepped: readonly Lane[]): void {
     const { send, now } = this.#components;
     this.#lastStepAt = now();
+    for (const resolve of this.#onRound.splice(0)) resolve();
     const outputs: StepOutput[] = [];
     for (const lane of stepped) {
       const { id, failure } = lane;
@@ -188,9 +197,22 @@ export class EngineHost {
     if (outputs.length > 0) send({ type: 'step', outputs });
   }
 
+  /** Resolves when no answer runs that somebody waits for, a bounded time later at most. */
+  async #awaitedRest(): Promise<void> {
+    const { now } = this.#components;
+    const until = now() + BATCH_TASK_REST_MS;
+    const { scheduler } = this.#ready();
+    // Rounds follow each other as long as somebody waits, so that each wait has its end.
+    while (scheduler.isAwaited && now() < until) {
+      await new Promise<void>((resolve) => {
+        this.#onRound.push(resolve);
+      });
+    }
+  }
+
   #leave(lane: Lane): void {
     this.#lanes.delete(lane.id);
-    this.#loaded?.slots.release(lane.sequenceId);
+    this.#loaded?.slots.release(lane.sequenceId, lane.isBatch);
   }
 
   #ready(): Loaded {

@@ -35,12 +35,15 @@ export interface LaneOptions {
   readonly scoresPrompt: boolean;
   /** The prompt's scores are all that is wanted. */
   readonly onlyScores: boolean;
+  /** Nobody waits for it. Default false. */
+  readonly isBatch?: boolean;
 }
 
 export class Lane implements SteppedLane {
   readonly id: number;
   readonly arrival: number;
   readonly sequenceId: number;
+  readonly isBatch: boolean;
   readonly #components: LaneComponents;
   readonly #options: LaneOptions;
   readonly #scores: (TokenLogprob | null)[] = [null];
@@ -56,6 +59,7 @@ export class Lane implements SteppedLane {
     this.id = options.id;
     this.arrival = options.arrival;
     this.sequenceId = components.sequence.id;
+    this.isBatch = options.isBatch ?? false;
     this.#pending = [...options.prompt, ...options.resumed].slice(options.heldTokens);
     this.#startedAt = components.now();
     // There is nothing before a prompt's only token that it could be scored by.

@@ -86,9 +86,10 @@ export class Slots {
     return choice;
   }
 
-  release(index: number): void {
+  /** `isBatch`: what it leaves is given up before anything that somebody may come back to. */
+  release(index: number, isBatch: boolean = false): void {
     this.#busy[index] = false;
     this.#uses += 1;
-    this.#lastUsed[index] = this.#uses;
+    this.#lastUsed[index] = isBatch ? 0 : this.#uses;
   }
 }

@@ -90,11 +90,15 @@ export interface GenerationRequest {
   /** Unique per client request: ids of tool calls derive from it, so that a twin gives the same. */
   readonly requestId: string;
   readonly resume: Resume | null;
+  /** Nobody waits for it. Absent: somebody does. */
+  readonly isBatch?: boolean;
 }
 
 /** @throws MeshError `invalid_request` that names the field. */
 export function generationRequest(request: InferenceRequest & { readonly kind: GenerationKind }): GenerationRequest {
-  return request.kind === 'chat'
-    ? chatRequest(parseBody('chat', request.body), request)
-    : completionRequest(parseBody('completion', request.body), request);
+  const generation =
+    request.kind === 'chat'
+      ? chatRequest(parseBody('chat', request.body), request)
+      : completionRequest(parseBody('completion', request.body), request);
+  return request.priority === 'batch' ? { ...generation, isBatch: true } : generation;
 }

@@ -39,7 +39,9 @@ export async function* answerTask<A extends TaskAnswer>(
 ): AsyncGenerator<InferenceEvent> {
   const asked = taskBody(request);
   const results: EngineTaskResult[] = [];
-  for (const task of taskParts(engineTask(asked))) {
+  const rank = request.priority === 'batch' ? { isBatch: true } : {};
+  for (const part of taskParts(engineTask(asked))) {
+    const task = { ...part, ...rank };
     const isFirst = results.length === 0;
     for await (const event of runTask(engine, task, signal)) {
       if (event.type === 'result') results.push(event.result);

@@ -37,6 +37,10 @@ interface Counted {
   readonly promptTokens: number;
 }
 
+type Rest = () => Promise<void>;
+
+const NO_REST: Rest = () => Promise.resolve();
+
 export class TaskRunner {
   readonly #model: TaskModel;
   readonly #now: () => number;
@@ -48,13 +52,14 @@ export class TaskRunner {
 
   /**
    * One task. Several may run at once; they take turns input by input. After `signal` aborts no further input is begun.
+   * `rest`, where given, is awaited before each input: for tasks that yield.
    *
    * @throws MeshError `invalid_request` or `context_length_exceeded` that names the field; `client_closed` when it was
    *   aborted; `out_of_memory`.
    */
-  async run(task: EngineTask, signal: AbortSignal): Promise<EngineTaskResult> {
+  async run(task: EngineTask, signal: AbortSignal, rest: Rest = NO_REST): Promise<EngineTaskResult> {
     const startedAt = this.#now();
-    const { counted, ...outcome } = await this.#outcome(task, signal);
+    const { counted, ...outcome } = await this.#outcome(task, signal, rest);
     const facts: TaskFacts = {
       promptTokens: counted.promptTokens,
       promptDigest: promptDigest(counted.tokens),
@@ -63,10 +68,10 @@ export class TaskRunner {
     return { ...outcome, ...facts };
   }
 
-  #outcome(task: EngineTask, signal: AbortSignal): Promise<Outcome> | Outcome {
+  #outcome(task: EngineTask, signal: AbortSignal, rest: Rest): Promise<Outcome> | Outcome {
     switch (task.type) {
       case 'embed':
-        return this.#embed(task, signal);
+        return this.#embed(task, signal, rest);
       case 'rerank':
         return this.#rerank(task, signal);
       case 'tokenize':
@@ -81,7 +86,7 @@ export class TaskRunner {
     }
   }
 
-  async #embed(task: EngineTask & { type: 'embed' }, signal: AbortSignal): Promise<Outcome> {
+  async #embed(task: EngineTask & { type: 'embed' }, signal: AbortSignal, rest: Rest): Promise<Outcome> {
     const embedder = await this.#model.tasks.embedder();
     const { dimensions } = task;
     if (dimensions !== null && dimensions > embedder.dimensions) throw tooManyDimensions(dimensions, embedder);
@@ -89,6 +94,7 @@ export class TaskRunner {
     const inputs = task.inputs.map((input, index) => this.#embeddable(input, embedder, param(index)));
     const vectors: string[] = [];
     for (const input of inputs) {
+      await rest();
       await nextTurn(signal);
       const vector = await embedder.embed(input);
       vectors.push(floatsBase64(unitVector(vector, dimensions ?? vector.length)));

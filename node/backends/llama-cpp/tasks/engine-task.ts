@@ -22,7 +22,7 @@ import { chatRequest } from '../request/chat-request.ts';
 import type { Prompt } from '../request/generation-request.ts';
 
 /** What the child is told to do. Plain JSON. */
-export type EngineTask =
+export type EngineTask = { /** Nobody waits for it. */ readonly isBatch?: boolean } & (
   | {
       readonly type: 'embed';
       readonly inputs: readonly EmbeddingInput[];
@@ -45,7 +45,8 @@ export type EngineTask =
       readonly addSpecial: boolean;
       readonly tokenStrings: boolean;
     }
-  | { readonly type: 'detokenize'; readonly tokens: readonly number[] };
+  | { readonly type: 'detokenize'; readonly tokens: readonly number[] }
+);
 
 /** What the child answers to the task of the same type. Plain JSON. */
 export type EngineTaskResult = TaskFacts &
