@@ -32,8 +32,11 @@ const PAUSE_MS = 300;
 /** Of the clients, those who hang up. */
 const LEAVING = 0.05;
 const REPORT_EVERY_MS = 30_000;
-/** Of crashes of one engine that are counted together, how many there may be: one more would be put in quarantine. */
-const QUARANTINE_MS = 300_000;
+/**
+ * Of crashes of one engine that are counted together, how many there may be: one more would be put in quarantine. A node
+ * counts five minutes from when it noticed, which is seconds after the strike.
+ */
+const QUARANTINE_MS = 330_000;
 const CRASHES = 2;
 /** The same for crashes that make an engine rest longer each time: after this many it rests for eight seconds. */
 const RESTS_MS = 1_800_000;

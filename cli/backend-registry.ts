@@ -7,11 +7,12 @@ import {
   type RemoteNode,
   type RemoteNodePatch,
 } from '../node/index.ts';
+import { answer, answerList } from './answer.ts';
 import { CliError, type Command, configOf, EXIT, type ExtraFlag, type Invocation, refusedAsUsage } from './command.ts';
 import { flagInteger, flagText, required } from './flag-values.ts';
 import { secretsAccess } from './passphrase-input.ts';
 import { readKey } from './secret-input.ts';
-import { clean, table } from './terminal.ts';
+import { clean } from './terminal.ts';
 
 const MAX_PRIORITY = 1_000;
 const MODELS_SHOWN = 10;
@@ -70,12 +71,10 @@ export function removeCommand(group: string): Command {
     settings: REGISTRY_SETTINGS,
     extra: [],
     async run(invocation) {
-      const { terminal } = invocation;
       const name = required(invocation, 0, `meshnode ${group} remove NAME, as in meshnode ${group} list`);
       const node = await (await registryOf(invocation)).remove(name);
-      if (invocation.json) terminal.json({ removed: node });
-      else terminal.line(`${clean(node.name)} (${node.fingerprint}) is forgotten, and its key with it.`);
-      return EXIT.ok;
+      const told = `${clean(node.name)} (${node.fingerprint}) is forgotten, and its key with it.`;
+      return answer(invocation, { removed: node }, told);
     },
   };
 }
@@ -90,7 +89,6 @@ export function testCommand(group: string): Command {
     settings: REGISTRY_SETTINGS,
     extra: [],
     async run(invocation) {
-      const { terminal } = invocation;
       const name = required(invocation, 0, `meshnode ${group} test NAME, as in meshnode ${group} list`);
       const registry = await registryOf(invocation);
       const node = registry.get(name);
@@ -101,8 +99,7 @@ export function testCommand(group: string): Command {
       if (!isServer(node)) throw new CliError(`${node.name} is a peer: meshnode peers shows how it does`);
       if (node.hasKey) await registry.unlock();
       const probe = await probeHttpNode(node, registry.keyOf(node.fingerprint));
-      if (invocation.json) terminal.json({ node, probe });
-      else for (const line of probeLines(node.name, probe)) terminal.line(line);
+      answer(invocation, { node, probe }, ...probeLines(node.name, probe));
       return probe.ok ? EXIT.ok : EXIT.failure;
     },
   };
@@ -113,19 +110,11 @@ export const isServer = ({ url, manifest }: RemoteNode): boolean => url !== null
 
 /** Prints the nodes as JSON or as a table; `none` instead of an empty one. */
 export function printNodes(
-  { terminal, json }: Invocation,
+  invocation: Invocation,
   nodes: readonly RemoteNode[],
   { none, columns, row }: NodeTable,
 ): number {
-  if (json) terminal.json({ nodes });
-  else if (nodes.length === 0) terminal.line(none);
-  else
-    for (const line of table(
-      [...columns],
-      nodes.map((node) => [...row(node)]),
-    ))
-      terminal.line(line);
-  return EXIT.ok;
+  return answerList(invocation, { nodes }, { none, columns, rows: nodes.map((node) => row(node)) });
 }
 
 export interface NodeTable {

@@ -63,15 +63,23 @@ async function lookUntil(
   }
 }
 
-/** Writes the content of a file of the node to `path`, which appears when it is whole. */
-export async function download(api: NodeApi, fileId: string, path: string): Promise<void> {
+export interface Download {
+  readonly fileId: string;
+  /** Appears when it is whole. */
+  readonly path: string;
+  readonly signal: AbortSignal;
+}
+
+/** Writes the content of a file of the node. @throws the signal's reason, else CliError. */
+export async function download(api: Pick<NodeApi, 'bytes'>, { fileId, path, signal }: Download): Promise<void> {
   const temporary = `${path}.part`;
   try {
-    const content = await api.bytes(`/v1/files/${fileId}/content`, new AbortController().signal);
-    await pipeline(Readable.from(content), createWriteStream(temporary));
+    const content = await api.bytes(`/v1/files/${encodeURIComponent(fileId)}/content`, signal);
+    await pipeline(Readable.from(content), createWriteStream(temporary), { signal });
     await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true });
+    signal.throwIfAborted();
     if (error instanceof CliError) throw error;
     throw new CliError(`cannot write ${path} (${(error as NodeJS.ErrnoException).code ?? (error as Error).message})`);
   }

@@ -2,10 +2,11 @@
 import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
 import type { FlagValues } from '../../node/config.ts';
+import { answer, answerList } from '../answer.ts';
 import { CliError, type Command, EXIT, group, type Invocation } from '../command.ts';
 import { formatCount } from '../format.ts';
 import { connect, type NodeApi } from '../node-api.ts';
-import { clean, table } from '../terminal.ts';
+import { clean } from '../terminal.ts';
 import { download, follow, verdict } from './batch-follow.ts';
 import { readInput, sentLines } from './batch-input.ts';
 import { type BatchAnswer, doneOf, isOver } from './batch-progress.ts';
@@ -53,7 +54,7 @@ const run: Command = {
       const word = found === null ? 'begun' : isOver(found) ? 'done before' : 'going on';
       if (!json) terminal.line(`${word}: ${batch.id}, ${formatCount(lines)} lines`);
       const over = await follow(invocation, { id: batch.id, signal: stop.signal });
-      if (over !== null) return await fetched(invocation, over, out);
+      if (over !== null) return await fetched(invocation, over, { out, signal: stop.signal });
       if (json) terminal.json({ event: 'detached', id: batch.id });
       else
         terminal.line(
@@ -76,12 +77,12 @@ const list: Command = {
   maxPositionals: 0,
   summary: 'the last batches',
   async run(invocation) {
-    const { terminal, json } = invocation;
     const { data } = await (await connect(invocation)).read<{ data: readonly BatchAnswer[] }>('/v1/batches?limit=50');
-    if (json) terminal.json(data);
-    else if (data.length === 0) terminal.line('No batches yet: meshnode batch run IN.jsonl --out OUT.jsonl');
-    else for (const line of table(['BATCH', 'STATUS', 'DONE', 'FAILED', 'BEGUN'], data.map(rowOf))) terminal.line(line);
-    return EXIT.ok;
+    return answerList(invocation, data, {
+      none: 'No batches yet: meshnode batch run IN.jsonl --out OUT.jsonl',
+      columns: ['BATCH', 'STATUS', 'DONE', 'FAILED', 'BEGUN'],
+      rows: data.map(rowOf),
+    });
   },
 };
 
@@ -91,11 +92,8 @@ const status: Command = {
   positionals: 'ID',
   summary: 'how far a batch is',
   async run(invocation) {
-    const { terminal, json } = invocation;
     const batch = await (await connect(invocation)).read<BatchAnswer>(`/v1/batches/${idOf(invocation)}`);
-    if (json) terminal.json(batch);
-    else terminal.line(`${clean(batch.id)} ${isOver(batch) ? verdict(batch) : describe(batch)}`);
-    return EXIT.ok;
+    return answer(invocation, batch, `${clean(batch.id)} ${isOver(batch) ? verdict(batch) : describe(batch)}`);
   },
 };
 
@@ -105,11 +103,8 @@ const cancel: Command = {
   positionals: 'ID',
   summary: 'end a batch; what was answered can be downloaded',
   async run(invocation) {
-    const { terminal, json } = invocation;
     const batch = await (await connect(invocation)).tell<BatchAnswer>(`/v1/batches/${idOf(invocation)}/cancel`, {});
-    if (json) terminal.json(batch);
-    else terminal.line(`${clean(batch.id)} ${describe(batch)}`);
-    return EXIT.ok;
+    return answer(invocation, batch, `${clean(batch.id)} ${describe(batch)}`);
   },
 };
 
@@ -123,7 +118,16 @@ const fetchFiles: Command = {
     const out = resolve(last(invocation.flags, 'out') ?? usage('batch download needs --out FILE'));
     const batch = await (await connect(invocation)).read<BatchAnswer>(`/v1/batches/${idOf(invocation)}`);
     if (!isOver(batch)) throw new CliError(`the batch is not over yet: ${describe(batch)}`);
-    return await fetched(invocation, batch, out);
+    const stop = new AbortController();
+    const unlisten = invocation.signals.listen(() => stop.abort());
+    try {
+      return await fetched(invocation, batch, { out, signal: stop.signal });
+    } catch (error) {
+      if (stop.signal.aborted) return INTERRUPTED;
+      throw error;
+    } finally {
+      unlisten();
+    }
   },
 };
 
@@ -164,12 +168,16 @@ async function begin(api: NodeApi, { endpoint, metadata, lines, signal }: Begun)
 }
 
 /** Writes the files of a batch that is over, and says how it went. */
-async function fetched(invocation: Invocation, batch: BatchAnswer, out: string): Promise<number> {
+async function fetched(
+  invocation: Invocation,
+  batch: BatchAnswer,
+  { out, signal }: { readonly out: string; readonly signal: AbortSignal },
+): Promise<number> {
   const { flags, terminal, json } = invocation;
   const api = await connect(invocation);
   const errors = resolve(last(flags, 'errors') ?? `${out}.errors.jsonl`);
-  if (batch.output_file_id !== null) await download(api, batch.output_file_id, out);
-  if (batch.error_file_id !== null) await download(api, batch.error_file_id, errors);
+  if (batch.output_file_id !== null) await download(api, { fileId: batch.output_file_id, path: out, signal });
+  if (batch.error_file_id !== null) await download(api, { fileId: batch.error_file_id, path: errors, signal });
   const files = {
     out: batch.output_file_id === null ? null : out,
     errors: batch.error_file_id === null ? null : errors,

@@ -1,6 +1,6 @@
 /** `meshnode cluster folders NAME`: vFolders, where models and data lie. */
-import { type Command, EXIT } from '../command.ts';
-import { table } from '../terminal.ts';
+import { answerList } from '../answer.ts';
+import type { Command } from '../command.ts';
 import { CLUSTER_SETTINGS, onCluster } from './cluster-work.ts';
 
 export const clusterFolders: Command = {
@@ -12,15 +12,15 @@ export const clusterFolders: Command = {
   extra: [],
   run: (invocation) =>
     onCluster(invocation, 'meshnode cluster folders NAME', async ({ services }, signal) => {
-      const { terminal } = invocation;
       const folders = await services.folders(signal);
-      if (invocation.json) terminal.json({ folders });
-      else if (folders.length === 0)
-        terminal.line('None that this key may see: folders are made in the web interface.');
-      else {
-        const rows = folders.map(({ name, usage, permission, host }) => [name, usage, permission, host]);
-        for (const line of table(['FOLDER', 'FOR', 'MAY', 'ON'], rows)) terminal.line(line);
-      }
-      return EXIT.ok;
+      return answerList(
+        invocation,
+        { folders },
+        {
+          none: 'None that this key may see: folders are made in the web interface.',
+          columns: ['FOLDER', 'FOR', 'MAY', 'ON'],
+          rows: folders.map(({ name, usage, permission, host }) => [name, usage, permission, host]),
+        },
+      );
     }),
 };

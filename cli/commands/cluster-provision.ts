@@ -1,9 +1,10 @@
 /** `meshnode cluster provision NAME [MODEL]`: models that the cluster starts when somebody asks for them. */
 import { type ClusterWork, type ProvisionRule, provisionRule } from '../../node/index.ts';
+import { answer, answerList } from '../answer.ts';
 import { CliError, type Command, EXIT, type Invocation } from '../command.ts';
 import { flagInteger, flagText, required } from '../flag-values.ts';
 import { formatDuration } from '../format.ts';
-import { clean, table } from '../terminal.ts';
+import { clean } from '../terminal.ts';
 import { CLUSTER_SETTINGS, DEMAND_FLAGS, demandOf, flagDuration, onCluster } from './cluster-work.ts';
 
 const MAX_RUNNING = 64;
@@ -33,29 +34,27 @@ export const clusterProvision: Command = {
     }),
 };
 
-function list({ terminal, json }: Invocation, { record, rules }: ClusterWork): number {
+function list(invocation: Invocation, { record, rules }: ClusterWork): number {
   const found = rules.list().filter(({ cluster }) => cluster === record.slug);
-  if (json) terminal.json({ rules: found });
-  else if (found.length === 0) terminal.line(`None: ${USAGE.replace('NAME', clean(record.name))}`);
-  else {
-    const rows = found.map((rule) => [rule.model, rule.service, idleText(rule), formatDuration(rule.waitMs)]);
-    for (const line of table(['MODEL', 'SERVICE', 'IDLE AFTER', 'WAIT'], rows)) terminal.line(line);
-  }
-  return EXIT.ok;
+  return answerList(
+    invocation,
+    { rules: found },
+    {
+      none: `None: ${USAGE.replace('NAME', clean(record.name))}`,
+      columns: ['MODEL', 'SERVICE', 'IDLE AFTER', 'WAIT'],
+      rows: found.map((rule) => [rule.model, rule.service, idleText(rule), formatDuration(rule.waitMs)]),
+    },
+  );
 }
 
-async function off({ terminal, json }: Invocation, { record, rules }: ClusterWork, model: string): Promise<number> {
+async function off(invocation: Invocation, { record, rules }: ClusterWork, model: string): Promise<number> {
   const removed = await rules.remove(record.slug, model);
-  if (json) terminal.json({ removed });
-  else {
-    const park = `meshnode cluster service scale ${clean(record.name)} ${removed.service} 0`;
-    terminal.line(`${clean(model)} is not started any more. Where it runs, ${park} ends it.`);
-  }
-  return EXIT.ok;
+  const park = `meshnode cluster service scale ${clean(record.name)} ${removed.service} 0`;
+  const told = `${clean(model)} is not started any more. Where it runs, ${park} ends it.`;
+  return answer(invocation, { removed }, told);
 }
 
 async function set(invocation: Invocation, cluster: ClusterWork, signal: AbortSignal): Promise<number> {
-  const { terminal, json } = invocation;
   const { record, rules } = cluster;
   const model = required(invocation, 1, USAGE);
   const [folder, service] = [flagText(invocation, 'folder'), flagText(invocation, 'service')];
@@ -72,12 +71,12 @@ async function set(invocation: Invocation, cluster: ClusterWork, signal: AbortSi
   });
   await check(cluster, rule, signal);
   const kept = await rules.set(rule, { keepsName: service === null });
-  if (json) terminal.json({ rule: kept });
-  else {
-    terminal.line(`${clean(model)} is started on ${clean(record.name)} when it is asked for, as ${kept.service}.`);
-    terminal.line(`Idle after ${idleText(kept)}. A running node takes this over within a second.`);
-  }
-  return EXIT.ok;
+  return answer(
+    invocation,
+    { rule: kept },
+    `${clean(model)} is started on ${clean(record.name)} when it is asked for, as ${kept.service}.`,
+    `Idle after ${idleText(kept)}. A running node takes this over within a second.`,
+  );
 }
 
 /** What can be seen to be wrong now is not left for the first client to find. */

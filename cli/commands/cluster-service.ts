@@ -1,8 +1,9 @@
 /** `meshnode cluster service list | create | scale | delete`: model services of a Backend.AI cluster. */
 import { type ModelService, resourceDemand, SERVICE_RESOURCES } from '../../node/index.ts';
+import { answer, answerList } from '../answer.ts';
 import { CliError, type Command, EXIT, group } from '../command.ts';
 import { flagInteger, flagText, required } from '../flag-values.ts';
-import { clean, table } from '../terminal.ts';
+import { clean } from '../terminal.ts';
 import { CLUSTER_SETTINGS, DEMAND_FLAGS, demandOf, imageOf, onCluster } from './cluster-work.ts';
 
 const MAX_REPLICAS = 64;
@@ -16,15 +17,16 @@ const list: Command = {
   summary: 'your model services there',
   run: (invocation) =>
     onCluster(invocation, 'meshnode cluster service list NAME', async ({ record, services }, signal) => {
-      const { terminal } = invocation;
       const found = await services.list(signal);
-      if (invocation.json) terminal.json({ services: found });
-      else if (found.length === 0) terminal.line(`None: meshnode cluster service create ${clean(record.name)} SERVICE`);
-      else {
-        const rows = found.map((each) => [each.name, `${each.active}/${each.desired}`, each.endpoint ?? '-']);
-        for (const line of table(['SERVICE', 'REPLICAS', 'ENDPOINT'], rows)) terminal.line(line);
-      }
-      return EXIT.ok;
+      return answerList(
+        invocation,
+        { services: found },
+        {
+          none: `None: meshnode cluster service create ${clean(record.name)} SERVICE`,
+          columns: ['SERVICE', 'REPLICAS', 'ENDPOINT'],
+          rows: found.map((each) => [each.name, `${each.active}/${each.desired}`, each.endpoint ?? '-']),
+        },
+      );
     }),
 };
 
@@ -55,9 +57,8 @@ const create: Command = {
         isPublic: invocation.flags['public'] !== undefined,
       };
       const service = await services.create(template, signal);
-      if (invocation.json) invocation.terminal.json({ service });
-      else invocation.terminal.line(`${clean(name)} is created; its model is in the lists when a replica answers.`);
-      return EXIT.ok;
+      const told = `${clean(name)} is created; its model is in the lists when a replica answers.`;
+      return answer(invocation, { service }, told);
     }),
 };
 
@@ -77,9 +78,8 @@ const scale: Command = {
       if (to === null) throw new CliError(`"${text}" replicas: expected 0 to ${MAX_REPLICAS}`, EXIT.usage);
       const service: ModelService = await services.get(name, signal);
       await services.scale(service.id, to, signal);
-      if (invocation.json) invocation.terminal.json({ service: { ...service, desired: to } });
-      else invocation.terminal.line(to === 0 ? `${clean(name)} is parked.` : `${clean(name)}: ${to} wanted.`);
-      return EXIT.ok;
+      const told = to === 0 ? `${clean(name)} is parked.` : `${clean(name)}: ${to} wanted.`;
+      return answer(invocation, { service: { ...service, desired: to } }, told);
     }),
 };
 
@@ -95,9 +95,7 @@ const remove: Command = {
     onCluster(invocation, DELETE, async ({ services }, signal) => {
       const service = await services.get(required(invocation, 1, DELETE), signal);
       await services.delete(service.id, signal);
-      if (invocation.json) invocation.terminal.json({ deleted: service });
-      else invocation.terminal.line(`${clean(service.name)} is deleted.`);
-      return EXIT.ok;
+      return answer(invocation, { deleted: service }, `${clean(service.name)} is deleted.`);
     }),
 };
 

@@ -3,9 +3,10 @@ import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { type ClusterWork, type ComputeSession, resourceDemand } from '../../node/index.ts';
+import { answer, answerList } from '../answer.ts';
 import { CliError, type Command, EXIT, group, type Invocation } from '../command.ts';
 import { flagText, required } from '../flag-values.ts';
-import { clean, cleanLines, table } from '../terminal.ts';
+import { clean, cleanLines } from '../terminal.ts';
 import { CLUSTER_SETTINGS, DEMAND_FLAGS, demandOf, flagDuration, imageOf, onCluster } from './cluster-work.ts';
 
 const WAIT_MS = 10 * 60_000;
@@ -22,15 +23,16 @@ const list: Command = {
   extra: [{ flag: 'all', argument: '', help: 'those that have ended as well' }],
   run: (invocation) =>
     onCluster(invocation, 'meshnode cluster session list NAME', async ({ record, sessions }, signal) => {
-      const { terminal } = invocation;
       const found = await sessions.list({ all: invocation.flags['all'] !== undefined }, signal);
-      if (invocation.json) terminal.json({ sessions: found });
-      else if (found.length === 0) terminal.line(`None: meshnode cluster session create ${clean(record.name)} SESSION`);
-      else {
-        const rows = found.map(({ name, status, image, createdAt }) => [name, status, image, createdAt]);
-        for (const line of table(['SESSION', 'STATUS', 'IMAGE', 'CREATED'], rows)) terminal.line(line);
-      }
-      return EXIT.ok;
+      return answerList(
+        invocation,
+        { sessions: found },
+        {
+          none: `None: meshnode cluster session create ${clean(record.name)} SESSION`,
+          columns: ['SESSION', 'STATUS', 'IMAGE', 'CREATED'],
+          rows: found.map(({ name, status, image, createdAt }) => [name, status, image, createdAt]),
+        },
+      );
     }),
 };
 
@@ -61,8 +63,7 @@ const create: Command = {
         boundMs === 0
           ? created
           : await awaited(invocation, cluster, { name, target, boundMs: Math.min(boundMs, 2 ** 31 - 1) });
-      if (invocation.json) invocation.terminal.json({ session });
-      else invocation.terminal.line(outcome(session, clean(cluster.record.name)));
+      answer(invocation, { session }, outcome(session, clean(cluster.record.name)));
       return boundMs === 0 || session.status === target ? EXIT.ok : EXIT.failure;
     }),
 };
@@ -159,9 +160,7 @@ const destroy: Command = {
     onCluster(invocation, DESTROY, async ({ sessions }, signal) => {
       const name = required(invocation, 1, DESTROY);
       await sessions.destroy(name, { forced: invocation.flags['force'] !== undefined }, signal);
-      if (invocation.json) invocation.terminal.json({ destroyed: name });
-      else invocation.terminal.line(`${clean(name)} is being destroyed.`);
-      return EXIT.ok;
+      return answer(invocation, { destroyed: name }, `${clean(name)} is being destroyed.`);
     }),
 };
 

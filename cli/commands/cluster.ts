@@ -1,10 +1,11 @@
 /** `meshnode cluster add | list | test | remove`: Backend.AI clusters, with the keys to sign requests by. */
 import { type ClusterProbe, type ClusterRecord, lookAtCluster, openClusterRegistry } from '../../node/index.ts';
+import { answer, answerList } from '../answer.ts';
 import { CliError, type Command, configOf, EXIT, group, type Invocation, refusedAsUsage } from '../command.ts';
 import { flagInteger, flagText, required } from '../flag-values.ts';
 import { secretsAccess } from '../passphrase-input.ts';
 import { readKey } from '../secret-input.ts';
-import { clean, table } from '../terminal.ts';
+import { clean } from '../terminal.ts';
 import { clusterFolders } from './cluster-folders.ts';
 import { clusterProvision } from './cluster-provision.ts';
 import { clusterService } from './cluster-service.ts';
@@ -24,20 +25,11 @@ const list: Command = {
   settings,
   extra: [],
   async run(invocation) {
-    const { terminal } = invocation;
     const registry = await registryOf(invocation);
     const records = registry.list();
     if (records.length > 0) await registry.unlock();
     const probes = await Promise.all(records.map(({ slug }) => lookAtCluster(registry, slug)));
     const clusters = records.map((record, index) => ({ ...record, ...probes[index] }));
-    if (invocation.json) {
-      terminal.json({ clusters });
-      return EXIT.ok;
-    }
-    if (records.length === 0) {
-      terminal.line('None yet: meshnode cluster add NAME URL --access-key K --secret-stdin registers one.');
-      return EXIT.ok;
-    }
     const rows = clusters.map(({ name, endpoint, status, priority, share, services }) => [
       name,
       endpoint,
@@ -46,9 +38,18 @@ const list: Command = {
       share ? 'yes' : 'no',
       [...new Set(services?.flatMap(({ models }) => models))].join(', '),
     ]);
-    for (const line of table(['NAME', 'URL', 'STATUS', 'PRIORITY', 'SHARED', 'MODELS'], rows)) terminal.line(line);
+    answerList(
+      invocation,
+      { clusters },
+      {
+        none: 'None yet: meshnode cluster add NAME URL --access-key K --secret-stdin registers one.',
+        columns: ['NAME', 'URL', 'STATUS', 'PRIORITY', 'SHARED', 'MODELS'],
+        rows,
+      },
+    );
+    if (invocation.json) return EXIT.ok;
     for (const { name, problem } of clusters)
-      if (typeof problem === 'string') terminal.line(`${name}: ${clean(problem)}`);
+      if (typeof problem === 'string') invocation.terminal.line(`${name}: ${clean(problem)}`);
     return EXIT.ok;
   },
 };
@@ -120,12 +121,10 @@ const remove: Command = {
   settings,
   extra: [],
   async run(invocation) {
-    const { terminal } = invocation;
     const name = required(invocation, 0, 'meshnode cluster remove NAME, as in meshnode cluster list');
     const removed = await (await registryOf(invocation)).remove(name);
-    if (invocation.json) terminal.json({ removed });
-    else terminal.line(`${clean(removed.name)} (cluster:${removed.slug}) is forgotten, and its keys with it.`);
-    return EXIT.ok;
+    const told = `${clean(removed.name)} (cluster:${removed.slug}) is forgotten, and its keys with it.`;
+    return answer(invocation, { removed }, told);
   },
 };
 

@@ -61,17 +61,33 @@ export function explanation(record: RequestRecord, named: (backend: string) => s
 
 function candidateLines({ candidates, model }: RequestRecord, named: (backend: string) => string): readonly string[] {
   if (candidates.length === 0) return [clean(`Nobody had ${model}.`)];
+  const isRanked = candidates.some(({ rank }) => rank !== undefined);
+  const ranks = ({ rank }: RequestRecord['candidates'][number]): string[] => (isRanked ? [String(rank ?? '-')] : []);
   const rows = candidates.map((candidate) => [
     named(candidate.backend),
     candidate.kind,
     candidate.state,
+    ...ranks(candidate),
     String(candidate.priority),
     String(candidate.activeRequests),
     candidate.reportedLoad === null ? '-' : String(candidate.reportedLoad),
     formatLatency(candidate.firstTokenMs),
     candidate.skipped === null ? '' : (SKIPPED[candidate.skipped] ?? candidate.skipped),
   ]);
-  return table(['CANDIDATE', 'KIND', 'STATE', 'PRIORITY', 'ACTIVE', 'LOAD', '1ST TOKEN', 'PASSED OVER'], rows);
+  return table(
+    [
+      'CANDIDATE',
+      'KIND',
+      'STATE',
+      ...(isRanked ? ['RANK'] : []),
+      'PRIORITY',
+      'ACTIVE',
+      'LOAD',
+      '1ST TOKEN',
+      'PASSED OVER',
+    ],
+    rows,
+  );
 }
 
 function attemptLines(

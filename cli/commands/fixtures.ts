@@ -9,11 +9,12 @@ import {
   readFixtureFiles,
   type SecretStore,
 } from '../../node/index.ts';
+import { answer, answerList } from '../answer.ts';
 import { CliError, type Command, configOf, EXIT, group, type Invocation, refusedAsUsage } from '../command.ts';
 import { flagText, required } from '../flag-values.ts';
 import { secretsAccess } from '../passphrase-input.ts';
 import { readKey } from '../secret-input.ts';
-import { clean, table } from '../terminal.ts';
+import { clean } from '../terminal.ts';
 
 const MAX_FILES = 64;
 const settings = ['data-dir'];
@@ -29,28 +30,18 @@ const list: Command = {
   settings,
   extra: [],
   async run(invocation) {
-    const { terminal } = invocation;
     const fixtures = (await storeOf(invocation)).current();
-    if (invocation.json) {
-      terminal.json(fixtures);
-      return EXIT.ok;
-    }
     const { clusters, endpoints, federated } = fixtures;
-    if (clusters.length + endpoints.length + federated.length === 0) {
-      terminal.line('None yet: meshnode fixtures load fixtures/endpoints.json takes them from FIRST as they are.');
-      return EXIT.ok;
-    }
     const rows = [
       ...clusters.map((each) => [`${each.kind} cluster`, each.name, each.frameworks.join(','), '-', '-']),
       ...endpoints.map((each) => [each.kind, each.slug, each.cluster, each.model, each.shared === true ? 'yes' : 'no']),
       ...federated.map((each) => ['federated', each.slug, `${each.targets.length} targets`, each.targetModel, '-']),
     ];
-    for (const line of table(
-      ['KIND', 'SLUG', 'WHERE', 'MODEL', 'SHARED'],
-      rows.map((row) => row.map(clean)),
-    ))
-      terminal.line(line);
-    return EXIT.ok;
+    return answerList(invocation, fixtures, {
+      none: 'None yet: meshnode fixtures load fixtures/endpoints.json takes them from FIRST as they are.',
+      columns: ['KIND', 'SLUG', 'WHERE', 'MODEL', 'SHARED'],
+      rows,
+    });
   },
 };
 
@@ -65,7 +56,7 @@ const load: Command = {
     { flag: 'dry-run', argument: '', help: 'only say what would be done' },
   ],
   async run(invocation) {
-    const { terminal, positionals, machine } = invocation;
+    const { positionals, machine } = invocation;
     required(invocation, 0, 'meshnode fixtures load FILE…, for example fixtures/endpoints.json');
     const isDry = invocation.flags['dry-run'] !== undefined;
     const paths = positionals.map((path) => resolve(machine.cwd, path));
@@ -74,17 +65,16 @@ const load: Command = {
       readFixtureFiles(paths, { share: invocation.flags['share'] !== undefined }),
     );
     const change = isDry ? store.outlook(read) : await refusedAsUsage(() => store.merge(read));
-    if (invocation.json) {
-      terminal.json({ dryRun: isDry, ...change });
-      return EXIT.ok;
-    }
-    for (const slug of change.added) terminal.line(`added      ${clean(slug)}`);
-    for (const slug of change.replaced) terminal.line(`replaced   ${clean(slug)}`);
-    terminal.line(
-      `${change.added.length} added, ${change.replaced.length} replaced, ${change.unchanged.length} unchanged${isDry ? ' (nothing was done: --dry-run)' : ''}.`,
+    const { added, replaced, unchanged } = change;
+    const counts = `${added.length} added, ${replaced.length} replaced, ${unchanged.length} unchanged`;
+    return answer(
+      invocation,
+      { dryRun: isDry, ...change },
+      ...added.map((slug) => `added      ${clean(slug)}`),
+      ...replaced.map((slug) => `replaced   ${clean(slug)}`),
+      `${counts}${isDry ? ' (nothing was done: --dry-run)' : ''}.`,
+      ...shownKeys(read.fixtures.endpoints),
     );
-    for (const line of shownKeys(read.fixtures.endpoints)) terminal.line(line);
-    return EXIT.ok;
   },
 };
 
@@ -96,12 +86,9 @@ const remove: Command = {
   settings,
   extra: [],
   async run(invocation) {
-    const { terminal } = invocation;
     const slug = required(invocation, 0, 'meshnode fixtures remove SLUG, as in meshnode fixtures list');
     await (await storeOf(invocation)).remove(slug);
-    if (invocation.json) terminal.json({ removed: slug });
-    else terminal.line(`${clean(slug)} is forgotten.`);
-    return EXIT.ok;
+    return answer(invocation, { removed: slug }, `${clean(slug)} is forgotten.`);
   },
 };
 
@@ -117,15 +104,14 @@ const credentials: Command = {
     { flag: 'remove', argument: '', help: 'forget what is kept' },
   ],
   async run(invocation) {
-    const { terminal, positionals, flags } = invocation;
+    const { positionals, flags } = invocation;
     const target = credentialsOf((await storeOf(invocation)).current(), positionals[0] ?? null);
     const secrets = openSecretStore(configOf(invocation).config, secretsAccess(invocation));
     await secrets.load();
     if (flags['remove'] === undefined) return await keep(invocation, target, secrets);
     const wasKept = await secrets.delete(target.secretName);
-    if (invocation.json) terminal.json({ removed: wasKept });
-    else terminal.line(wasKept ? `Forgotten: the credentials of ${clean(target.of)}.` : 'None were kept.');
-    return EXIT.ok;
+    const told = wasKept ? `Forgotten: the credentials of ${clean(target.of)}.` : 'None were kept.';
+    return answer(invocation, { removed: wasKept }, told);
   },
 };
 
@@ -143,14 +129,9 @@ async function keep(invocation: Invocation, target: FixtureCredentials, secrets:
   const secret = await readKey(terminal);
   await refusedAsUsage(() => secrets.set(target.secretName, isGlobus ? JSON.stringify({ id, secret }) : secret));
   const problem = isGlobus ? await globusAccountProblem({ id, secret }, machine.env) : null;
-  if (invocation.json) {
-    terminal.json({ of: target.of, problem });
-    return EXIT.ok;
-  }
-  terminal.line(`Kept: the credentials of ${clean(target.of)}.`);
-  if (problem !== null) terminal.line(`problem: ${clean(problem)}`);
-  else if (isGlobus) terminal.line('Globus takes them.');
-  return EXIT.ok;
+  const how = problem === null ? (isGlobus ? ['Globus takes them.'] : []) : [`problem: ${clean(problem)}`];
+  const told = `Kept: the credentials of ${clean(target.of)}.`;
+  return answer(invocation, { of: target.of, problem }, told, ...how);
 }
 
 /** Which variable's value goes where: whoever loads a file of somebody else should see it. */

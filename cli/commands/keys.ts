@@ -1,8 +1,8 @@
 /** `meshnode keys create | list | revoke | clear`: what other nodes must show to use the models here. */
 import { type IssuedKeyView, openIssuedKeys } from '../../node/index.ts';
+import { answer, answerList } from '../answer.ts';
 import { type Command, configOf, EXIT, group, type Invocation, refusedAsUsage } from '../command.ts';
 import { flagInteger, required } from '../flag-values.ts';
-import { table } from '../terminal.ts';
 
 const DAY_MS = 86_400_000;
 const MAX_DAYS = 36_500;
@@ -18,16 +18,7 @@ const list: Command = {
   settings,
   extra: [],
   async run(invocation) {
-    const { terminal } = invocation;
     const all = await (await keysOf(invocation)).list();
-    if (invocation.json) {
-      terminal.json({ keys: all });
-      return EXIT.ok;
-    }
-    if (all.length === 0) {
-      terminal.line('No keys: every node of the mesh may use the models here. `meshnode keys create NAME` ends that.');
-      return EXIT.ok;
-    }
     const rows = all.map((key) => [
       key.id,
       key.name,
@@ -37,9 +28,15 @@ const list: Command = {
       dayOf(key.createdAt),
       key.expiresAt === null ? 'never' : dayOf(key.expiresAt),
     ]);
-    for (const line of table(['ID', 'NAME', 'STATE', 'TOKENS/MIN', 'AT ONCE', 'CREATED', 'EXPIRES'], rows))
-      terminal.line(line);
-    return EXIT.ok;
+    return answerList(
+      invocation,
+      { keys: all },
+      {
+        none: 'No keys: every node of the mesh may use the models here. `meshnode keys create NAME` ends that.',
+        columns: ['ID', 'NAME', 'STATE', 'TOKENS/MIN', 'AT ONCE', 'CREATED', 'EXPIRES'],
+        rows,
+      },
+    );
   },
 };
 
@@ -84,15 +81,14 @@ const revoke: Command = {
   settings,
   extra: [],
   async run(invocation) {
-    const { terminal } = invocation;
     const id = required(invocation, 0, 'meshnode keys revoke ID, as in meshnode keys list');
     const revoked = await (await keysOf(invocation)).revoke(id);
-    if (invocation.json) terminal.json(revoked);
-    else {
-      terminal.line(`Key ${revoked.id} ("${revoked.name}") is refused from now on.`);
-      terminal.line('A key is still asked for: `meshnode keys clear` opens the node to every other node again.');
-    }
-    return EXIT.ok;
+    return answer(
+      invocation,
+      revoked,
+      `Key ${revoked.id} ("${revoked.name}") is refused from now on.`,
+      'A key is still asked for: `meshnode keys clear` opens the node to every other node again.',
+    );
   },
 };
 
@@ -104,11 +100,8 @@ const clear: Command = {
   settings,
   extra: [],
   async run(invocation) {
-    const { terminal } = invocation;
     await (await keysOf(invocation)).clear();
-    if (invocation.json) terminal.json({ keys: [] });
-    else terminal.line('No keys any more: every node of the mesh may use the models here.');
-    return EXIT.ok;
+    return answer(invocation, { keys: [] }, 'No keys any more: every node of the mesh may use the models here.');
   },
 };
 

@@ -1,12 +1,13 @@
 /** `meshnode peers [list | set]`: the other nodes, how far and how well, and what is set about them here. */
 import { openRegistry } from '../../node/index.ts';
+import { answer, answerList } from '../answer.ts';
 import { CliError, type Command, configOf, EXIT, group, type Invocation, refusedAsUsage } from '../command.ts';
 import { flagInteger, required } from '../flag-values.ts';
 import { formatLatency, shortFingerprint } from '../format.ts';
 import { connect, type PeerAnswer, tryConnect } from '../node-api.ts';
 import { secretsAccess } from '../passphrase-input.ts';
 import { readKey } from '../secret-input.ts';
-import { clean, table } from '../terminal.ts';
+import { clean } from '../terminal.ts';
 
 const MAX_PRIORITY = 1_000;
 const FINGERPRINT = /^(12D3[1-9A-HJ-NP-Za-km-z]{40,}|api:[a-z0-9-]+)$/;
@@ -19,17 +20,7 @@ const list: Command = {
   settings: ['data-dir', 'api-key-file'],
   extra: [],
   async run(invocation) {
-    const { terminal } = invocation;
-    const api = await connect(invocation);
-    const known = await api.peers();
-    if (invocation.json) {
-      terminal.json({ peers: known });
-      return EXIT.ok;
-    }
-    if (known.length === 0) {
-      terminal.line('No peers yet: run meshnode start on another machine of this LAN (or give --peer MULTIADDR).');
-      return EXIT.ok;
-    }
+    const known = await (await connect(invocation)).peers();
     const rows = known.map((peer) => [
       peer.name,
       peer.status,
@@ -38,9 +29,15 @@ const list: Command = {
       shortFingerprint(peer.fingerprint),
       peer.url ?? peer.addresses[0] ?? '-',
     ]);
-    for (const line of table(['NAME', 'STATUS', 'LATENCY', 'MODELS', 'FINGERPRINT', 'ADDRESS'], rows))
-      terminal.line(line);
-    return EXIT.ok;
+    return answerList(
+      invocation,
+      { peers: known },
+      {
+        none: 'No peers yet: run meshnode start on another machine of this LAN (or give --peer MULTIADDR).',
+        columns: ['NAME', 'STATUS', 'LATENCY', 'MODELS', 'FINGERPRINT', 'ADDRESS'],
+        rows,
+      },
+    );
   },
 };
 
@@ -70,12 +67,9 @@ const set: Command = {
     const patch = priority === null ? {} : { priority };
     let node = await refusedAsUsage(() => registry.set(fingerprint, patch));
     if (givesKey || removesKey) node = await registry.setKey(fingerprint, key);
-    if (invocation.json) terminal.json({ node });
-    else {
-      const shown = asked === fingerprint ? fingerprint : `${asked} (${shortFingerprint(fingerprint)})`;
-      terminal.line(`${clean(shown)}: priority ${node.priority}, ${node.hasKey ? 'with a key' : 'no key'}`);
-    }
-    return EXIT.ok;
+    const shown = asked === fingerprint ? fingerprint : `${asked} (${shortFingerprint(fingerprint)})`;
+    const told = `${clean(shown)}: priority ${node.priority}, ${node.hasKey ? 'with a key' : 'no key'}`;
+    return answer(invocation, { node }, told);
   },
 };
 

@@ -68,7 +68,7 @@ export function errorBody(error: MeshError): ErrorBody {
 }
 
 /** Headers that tell a client whether and when to try again. */
-export function retryHeaders(error: MeshError): Record<string, string> {
+function retryHeaders(error: MeshError): Record<string, string> {
   const headers: Record<string, string> = {};
   const { retryAfterMs } = error.facts;
   if (retryAfterMs !== undefined) headers['retry-after'] = String(Math.max(0, Math.ceil(retryAfterMs / 1000)));
@@ -78,17 +78,17 @@ export function retryHeaders(error: MeshError): Record<string, string> {
   return headers;
 }
 
-/** Answers with `thrown` in OpenAI's dialect and returns what it became. */
-export function sendError(reply: FastifyReply, thrown: unknown): MeshError {
+/** Answers with `thrown`, by default in OpenAI's dialect, and returns what it became. */
+export function sendError(
+  reply: FastifyReply,
+  thrown: unknown,
+  bodyOf: (error: MeshError) => object = errorBody,
+): MeshError {
   const error = toApiError(thrown);
   // The rest of a body that is too large is read and dropped, bounded by the request timeout: a connection closed in
   // the client's face would reset before the client has read the answer.
   if (error.code === 'payload_too_large') reply.removeHeader('connection');
-  reply
-    .code(statusOf(error))
-    .headers(retryHeaders(error))
-    .type('application/json; charset=utf-8')
-    .send(errorBody(error));
+  reply.code(statusOf(error)).headers(retryHeaders(error)).type('application/json; charset=utf-8').send(bodyOf(error));
   return error;
 }
 

@@ -1,11 +1,21 @@
 /** Puts the guard before every route, and CORS headers on what allowed origins read. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { bodyRefusal, type GuardRules, keyRefusal, type RequestFacts, refusal } from './guard.ts';
+import {
+  bodyRefusal,
+  encodingRefusal,
+  type GuardRules,
+  keyRefusal,
+  pageRefusal,
+  type RequestFacts,
+  refusal,
+} from './guard.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
     /** The route shows nothing that a key protects, or asks for a proof of its own. */
     keyless?: boolean;
+    /** Its body, or its having none, is something that a page can send without a preflight. */
+    simple?: boolean;
   }
 }
 
@@ -24,6 +34,8 @@ export function installGuard(app: FastifyInstance, rules: () => GuardRules): voi
     const refused = refusal(facts, rules());
     if (refused !== null) throw refused;
     if (isPreflight(request)) return answerPreflight(request, reply);
+    const pageRefused = request.routeOptions.config.simple === true ? pageRefusal(facts, rules()) : null;
+    if (pageRefused !== null) throw pageRefused;
     if (request.routeOptions.config.keyless === true) return;
     const keyRefused = keyRefusal(facts, rules());
     if (keyRefused !== null) throw keyRefused;
@@ -34,6 +46,12 @@ export function installGuard(app: FastifyInstance, rules: () => GuardRules): voi
 export async function requireJson(request: FastifyRequest): Promise<void> {
   const contentTypes = rawValues(request, 'content-type');
   const refused = bodyRefusal(contentTypes, request.headers['content-encoding'] ?? null);
+  if (refused !== null) throw refused;
+}
+
+/** `onRequest` hook of routes that take a body of another kind. */
+export async function requireIdentity(request: FastifyRequest): Promise<void> {
+  const refused = encodingRefusal(request.headers['content-encoding'] ?? null);
   if (refused !== null) throw refused;
 }
 
@@ -50,6 +68,8 @@ function requestFacts(request: FastifyRequest): RequestFacts {
     origins: rawValues(request, 'origin'),
     secFetchSite: typeof site === 'string' ? site : null,
     authorization: headers.authorization ?? null,
+    referer: headers.referer ?? null,
+    isKeyless: request.routeOptions.config.keyless === true,
   };
 }
 

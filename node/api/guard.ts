@@ -13,12 +13,18 @@ export interface RequestFacts {
   readonly origins: readonly string[];
   readonly secFetchSite: string | null;
   readonly authorization: string | null;
+  /** Where the page is that asks, as far as its browser tells. Default: it does not. */
+  readonly referer?: string | null;
+  /** Is the route one that asks for no key? Default no. */
+  readonly isKeyless?: boolean;
 }
 
 /** Whom to let in; built once the port is known. */
 export interface GuardRules {
   /** Exact `Host` values, lower case. */
   readonly hosts: ReadonlySet<string>;
+  /** Names under which only routes without a key answer: the whole facade would stand open to wherever they lead. */
+  readonly keylessHosts: ReadonlySet<string>;
   /** Exact `Origin` values that the owner allowed: these get CORS headers. */
   readonly allowedOrigins: ReadonlySet<string>;
   /** Our own pages: an `Origin` of one of our own names. */
@@ -39,6 +45,8 @@ export function guardRules(options: {
   readonly apiKey: string | null;
   readonly allowHosts: readonly string[];
   readonly allowOrigins: readonly string[];
+  /** Where remote functions push to, `name` or `name:port`. It opens all routes only where a key is asked for. */
+  readonly callbackHost?: string | null;
 }): GuardRules {
   const hosts = new Set<string>();
   const bound = options.host.includes(':') && !options.host.startsWith('[') ? `[${options.host}]` : options.host;
@@ -47,18 +55,22 @@ export function guardRules(options: {
     hosts.add(`${name}:${options.port}`);
     if (options.port === 80) hosts.add(name);
   }
-  for (const entry of options.allowHosts) {
-    const name = entry.toLowerCase();
-    hosts.add(name);
-    // A bare name was allowed on purpose: with our port (direct) and without (behind a proxy).
-    if (!/:\d+$/.test(name)) hosts.add(`${name}:${options.port}`);
-  }
+  const callbackHosts = options.callbackHost ? namesOf(options.callbackHost, options.port) : [];
+  const allowed = options.allowHosts.flatMap((entry) => namesOf(entry, options.port));
+  for (const name of [...allowed, ...(options.apiKey === null ? [] : callbackHosts)]) hosts.add(name);
   return {
     hosts,
+    keylessHosts: new Set(callbackHosts),
     allowedOrigins: new Set(options.allowOrigins.map((origin) => origin.toLowerCase().replace(/\/$/, ''))),
     ownOrigins: new Set([...hosts].map((host) => `http://${host}`)),
     keyDigest: options.apiKey === null ? null : digest(options.apiKey),
   };
+}
+
+/** A bare name was allowed on purpose: with our port (direct) and without (behind a proxy). */
+function namesOf(entry: string, port: number): string[] {
+  const name = entry.toLowerCase();
+  return /:\d+$/.test(name) ? [name] : [name, `${name}:${port}`];
 }
 
 /**
@@ -70,7 +82,7 @@ export function refusal(request: RequestFacts, rules: GuardRules): MeshError | n
     return new MeshError('forbidden', 'Send the path only in the request line: this node is not a proxy.');
   }
   const host = request.hosts[0]?.toLowerCase();
-  if (request.hosts.length !== 1 || host === undefined || !rules.hosts.has(host)) {
+  if (request.hosts.length !== 1 || host === undefined || !isOurs(host, request, rules)) {
     return new MeshError('forbidden', 'The Host header does not name this node. Allow a name with --allow-host NAME.');
   }
   const origin = request.origins[0]?.toLowerCase();
@@ -87,6 +99,25 @@ export function refusal(request: RequestFacts, rules: GuardRules): MeshError | n
   return null;
 }
 
+function isOurs(host: string, { isKeyless = false }: RequestFacts, rules: GuardRules): boolean {
+  return rules.hosts.has(host) || (isKeyless && rules.keylessHosts.has(host));
+}
+
+/**
+ * The verdict on a request that changes something and that any page may send without a preflight: a form, or a POST of
+ * nothing. `refusal` has seen what `Origin` says; some browsers send none, so that whatever else they tell counts too.
+ */
+export function pageRefusal(
+  { origins, secFetchSite, referer = null }: RequestFacts,
+  rules: GuardRules,
+): MeshError | null {
+  const page = referer === null ? null : (URL.parse(referer)?.origin ?? 'null');
+  const isKnown = (origin: string): boolean => rules.allowedOrigins.has(origin) || rules.ownOrigins.has(origin);
+  const isElsewhere = secFetchSite !== null && secFetchSite !== 'same-origin' && secFetchSite !== 'none';
+  if (origins.length > 0 || (!isElsewhere && (page === null || isKnown(page)))) return null;
+  return new MeshError('forbidden', 'Pages of other origins may not send this. Allow one with --allow-origin URL.');
+}
+
 /** The verdict on the key, in constant time; `/` and `/health` are open. */
 export function keyRefusal(request: RequestFacts, rules: GuardRules): MeshError | null {
   const path = request.url.split('?', 1)[0] ?? '';
@@ -101,10 +132,13 @@ export function bodyRefusal(contentTypes: readonly string[], contentEncoding: st
   if (contentTypes.length !== 1 || !JSON_TYPE.test(contentTypes[0] ?? '')) {
     return new MeshError('unsupported_media_type', 'Send the body as "Content-Type: application/json".');
   }
-  if (contentEncoding !== null && contentEncoding.toLowerCase() !== 'identity') {
-    return new MeshError('unsupported_media_type', 'Send the body without a Content-Encoding.');
-  }
-  return null;
+  return encodingRefusal(contentEncoding);
+}
+
+/** The verdict on a body that may be compressed: nothing here is unpacked. */
+export function encodingRefusal(contentEncoding: string | null): MeshError | null {
+  if (contentEncoding === null || contentEncoding.toLowerCase() === 'identity') return null;
+  return new MeshError('unsupported_media_type', 'Send the body without a Content-Encoding.');
 }
 
 function digest(secret: string): Buffer {

@@ -1,7 +1,6 @@
 /** What every inference route asks of a request before it looks at its fields. */
 import { MeshError } from '../common/errors.ts';
 import type { FacadeComponents } from './components.ts';
-import { scanJson } from './json-scan.ts';
 
 /** Tells clients of a draining node when to come back: by then another node, or a restarted one, answers. */
 const DRAIN_RETRY_MS = 2_000;
@@ -23,12 +22,11 @@ export function admitting(components: FacadeComponents, stopping: () => boolean)
 /**
  * The body as it came.
  *
- * @throws MeshError `invalid_request` when there is none, or one that is too deep to be read.
+ * @throws MeshError `invalid_request` when there is none.
  */
 export function bodyBytes(body: unknown): Uint8Array {
   if (!(body instanceof Uint8Array) || body.length === 0) {
     throw new MeshError('invalid_request', 'The request has no body. Send a JSON object.');
   }
-  scanJson(body);
   return body;
 }

@@ -2,8 +2,8 @@
 import type { FastifyRequest } from 'fastify';
 import type { Static, TSchema } from 'typebox';
 import Value from 'typebox/value';
+import { scanJson } from '../../protocols/inference/bodies/json-scan.ts';
 import { MeshError } from '../common/errors.ts';
-import { scanJson } from './json-scan.ts';
 
 /** Routes that take such a body refuse a larger one with 413. */
 export const SMALL_BODY_BYTES = 64 * 1024;

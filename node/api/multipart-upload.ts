@@ -30,6 +30,8 @@ export async function multipartFile(
   const found = Promise.withResolvers<{ filename: string; file: Readable }>();
   found.promise.catch(() => {});
   form.on('file', (name, file, filename) => {
+    // Whoever reads it is told by its iteration; a form that breaks off while nobody does must not end the node.
+    file.on('error', () => {});
     if (name === 'file') found.resolve({ filename: filename ?? 'upload.jsonl', file });
     else file.resume();
   });

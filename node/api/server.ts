@@ -184,9 +184,8 @@ export class Facade implements Startable {
 
   /** Built at the first request: the rules name the port, which `port: 0` leaves open until then. */
   #guardRules(server: Server): GuardRules {
-    const { streamCallbacks } = this.#components;
-    const allowHosts = [...this.#options.allowHosts, ...(streamCallbacks === undefined ? [] : [streamCallbacks.host])];
-    this.#rules ??= guardRules({ ...this.#options, allowHosts, port: portOf(server) });
+    const callbackHost = this.#components.streamCallbacks?.host ?? null;
+    this.#rules ??= guardRules({ ...this.#options, callbackHost, port: portOf(server) });
     return this.#rules;
   }
 }

@@ -2,13 +2,22 @@
 
 import type { BatchError, BatchStore, NewLine, StoredBatch } from '../storage/batch-store.ts';
 import { inputLines } from '../storage/batch-store-input.ts';
-import { isMistake, lineIdentity, readBatchLine, unaskedLine } from './batch-line.ts';
+import {
+  type BatchLineMistake,
+  type BatchRequestLine,
+  isMistake,
+  lineIdentity,
+  readBatchLine,
+  unaskedLine,
+} from './batch-line.ts';
 import { nextTurn } from './batch-output.ts';
 
 /** As at OpenAI. */
 export const MOST_LINES = 50_000;
 /** As large as a request over HTTP. */
 const MOST_LINE_BYTES = 16 * 1024 * 1024;
+/** Each is looked for on its own, again and again; OpenAI takes one. */
+export const MOST_MODELS = 64;
 /** Mistakes that a batch as a whole lists. */
 const LISTED = 100;
 /** Lines that are added at a time: the event loop waits for each. */
@@ -27,6 +36,7 @@ export async function readInput(
 ): Promise<readonly BatchError[] | null> {
   store.forgetLines(seq);
   const mistakes: BatchError[] = [];
+  const models = new Set<string>();
   let count = 0;
   let requests = 0;
   let added: NewLine[] = [];
@@ -53,7 +63,7 @@ export async function readInput(
       return [whole('too_many_lines', `A batch has at most ${MOST_LINES} lines; split the file.`)];
     }
     const place = { line: number, at, sizeBytes };
-    const read = bytes === null ? TOO_LONG : readBatchLine(bytes, endpoint);
+    const read = bytes === null ? TOO_LONG : withinModels(readBatchLine(bytes, endpoint), models);
     if (isMistake(read)) added.push(note({ ...place, model: null }, read));
     else added.push({ ...place, customId: read.customId, model: read.model, outcome: null });
     if (added.length >= ADDED_AT_ONCE) await flush();
@@ -64,6 +74,19 @@ export async function readInput(
 }
 
 const TOO_LONG = { code: 'line_too_long', message: `A line has at most ${MOST_LINE_BYTES} bytes.`, param: null };
+
+/** A request for one model too many is a mistake; `models`: those of the batch so far. */
+function withinModels(read: BatchRequestLine | BatchLineMistake, models: Set<string>): typeof read {
+  if (isMistake(read)) return read;
+  if (models.size < MOST_MODELS) models.add(read.model);
+  return models.has(read.model) ? read : TOO_MANY_MODELS;
+}
+
+const TOO_MANY_MODELS: BatchLineMistake = {
+  code: 'too_many_models',
+  message: `A batch names at most ${MOST_MODELS} models: send this line in another one.`,
+  param: 'body.model',
+};
 
 const duplicate = (first: number): Omit<BatchError, 'line'> => ({
   code: 'duplicate_custom_id',

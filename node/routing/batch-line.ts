@@ -1,6 +1,7 @@
 /** One line of a batch: what is asked, and what is written of it. Pure. */
 import { createHash } from 'node:crypto';
-import { ERROR_TABLE, type MeshError } from '../common/errors.ts';
+import { scanJson } from '../../protocols/inference/bodies/json-scan.ts';
+import { ERROR_TABLE, MeshError } from '../common/errors.ts';
 
 /** What may be asked in batches, and as which kind of request. */
 export const BATCH_ENDPOINTS = {
@@ -33,6 +34,7 @@ export const isMistake = (read: BatchRequestLine | BatchLineMistake): read is Ba
 /** Reads a line of a batch for this endpoint. */
 export function readBatchLine(bytes: Uint8Array, endpoint: string): BatchRequestLine | BatchLineMistake {
   const json = parse(bytes);
+  if (json instanceof MeshError) return mistake('invalid_json_line', json.message, json.facts.param ?? null);
   if (json === null) return mistake('invalid_json_line', 'This line is not valid JSON in UTF-8.');
   if (!isRecord(json)) return mistake('invalid_json_line', 'This line is not a JSON object.');
   const { custom_id: customId, method, url, body } = json;
@@ -92,11 +94,13 @@ export function unaskedLine(
   });
 }
 
+/** The line's JSON; null for none, an error for what is too deep to be written again. */
 function parse(bytes: Uint8Array): unknown {
   try {
+    scanJson(bytes);
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as unknown;
-  } catch {
-    return null;
+  } catch (error) {
+    return error instanceof MeshError ? error : null;
   }
 }
 

@@ -20,6 +20,7 @@ export class BatchQueue {
   /** The last line that was read. */
   #cursor = 0;
   #isRead = false;
+  #isDropped = false;
 
   constructor(components: { readonly store: Pick<BatchStore, 'pending'> }, options: { batch: number; model: string }) {
     this.#store = components.store;
@@ -43,9 +44,17 @@ export class BatchQueue {
     return this.#ready.shift() ?? null;
   }
 
+  /** Forgets all of its lines, those too that were not read yet. */
+  drop(): void {
+    this.#ready = [];
+    this.#later = [];
+    this.#isRead = true;
+    this.#isDropped = true;
+  }
+
   /** The line is to be asked again, at `dueAt`. */
   again(line: PendingLine, dueAt: number): void {
-    this.#later.push({ line, dueAt });
+    if (!this.#isDropped) this.#later.push({ line, dueAt });
   }
 
   #next(now: number): PendingLine | undefined {

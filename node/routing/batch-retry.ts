@@ -21,6 +21,7 @@ const BUSY: ReadonlySet<ErrorCode> = new Set([
   'all_circuits_open',
   'model_not_available',
   'model_not_loaded',
+  'model_starting',
   'cannot_resume',
   'client_closed',
 ]);

@@ -1,8 +1,9 @@
 /** How much batch work the mesh has room for: the slots that nobody uses. */
-import type { Boundary } from '../../protocols/inference/events.ts';
+import type { Boundary, InferenceKind } from '../../protocols/inference/events.ts';
 import type { Clock } from '../common/clock.ts';
 import type { Candidate } from './candidate.ts';
 import type { MeshDispatcherComponents } from './mesh-dispatcher-components.ts';
+import { substitutes } from './model-chain.ts';
 import { isWithin, type SelectorHealth } from './selector.ts';
 
 type Candidates = MeshDispatcherComponents['router'];
@@ -19,6 +20,8 @@ export interface BatchRoomComponents {
 
 /** Heartbeats tell a peer's load this late at most, so that what it says may be ours that has ended since. */
 const REPORT_MS = 1000;
+/** Backends whose attempts are remembered before those that were not asked lately are forgotten. */
+const KEPT_PEAKS = 1024;
 
 /** Attempts of ours on one backend, now and lately. */
 export interface OwnUse {
@@ -72,25 +75,30 @@ export class BatchRoom implements Candidates {
     return here === null || here.share < mostShare ? roomy : [here.candidate, ...roomy];
   }
 
-  /** Lines for the name that can be begun now; null when nobody within the boundary has what it stands for. */
-  free(name: string, boundary: Boundary): number | null {
-    const { router, chainOf = (only: string) => [only] } = this.#components;
+  /** Lines of this kind for the name that can be begun now; null when nobody within the boundary has what it stands for. */
+  free(name: string, kind: InferenceKind, boundary: Boundary): number | null {
+    const { router } = this.#components;
     let free: number | null = null;
-    for (const model of chainOf(name)) {
+    for (const model of substitutes(kind, this.#chainOf(name))) {
       const holders = router.candidates(model).filter((one) => isWithin(boundary, one.boundary));
       for (const candidate of holders) free = (free ?? 0) + this.#free(candidate, model);
     }
     return free;
   }
 
-  /** Only for a model that nobody has: one that is merely busy is not looked for. */
-  async lookFurther(model: string, signal: AbortSignal): Promise<void> {
+  /** Only for models that nobody has: one that is merely busy is not looked for. `name`: what they may stand for. */
+  async lookFurther(name: string, signal: AbortSignal): Promise<void> {
     const { router } = this.#components;
-    if (router.candidates(model).length === 0) await router.lookFurther(model, signal);
+    const missing = this.#chainOf(name).filter((model) => router.candidates(model).length === 0);
+    await Promise.all(missing.map((model) => router.lookFurther(model, signal)));
   }
 
   forget(backendId: string, model: string): void {
     this.#components.router.forget(backendId, model);
+  }
+
+  #chainOf(name: string): readonly string[] {
+    return this.#components.chainOf?.(name) ?? [name];
   }
 
   #free(candidate: Candidate, model: string): number {
@@ -105,6 +113,7 @@ export class BatchRoom implements Candidates {
   #lately({ backend: { id }, activeRequests }: Candidate): number {
     const now = this.#components.clock.now();
     const peak = this.#peaks.get(id) ?? { at: now, now: 0, before: 0 };
+    if (this.#peaks.size >= KEPT_PEAKS && !this.#peaks.has(id)) this.#forgetOld(now);
     this.#peaks.set(id, peak);
     if (now - peak.at >= REPORT_MS) {
       peak.before = now - peak.at < 2 * REPORT_MS ? peak.now : 0;
@@ -113,5 +122,9 @@ export class BatchRoom implements Candidates {
     }
     peak.now = Math.max(peak.now, activeRequests);
     return Math.max(peak.now, peak.before);
+  }
+
+  #forgetOld(now: number): void {
+    for (const [id, { at }] of this.#peaks) if (now - at >= 2 * REPORT_MS) this.#peaks.delete(id);
   }
 }

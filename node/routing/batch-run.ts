@@ -15,11 +15,10 @@ export class BatchRun {
   readonly queues: readonly BatchQueue[];
   /** Aborts what runs of it. */
   readonly abort = new AbortController();
-  /** Lines that are being asked. */
-  running = 0;
   /** It takes no more lines: it is being ended. */
   isEnding = false;
   readonly #input: FileHandle;
+  readonly #held = new Set<Promise<void>>();
 
   private constructor(store: BatchStore, batch: StoredBatch, input: FileHandle) {
     this.batch = batch;
@@ -33,8 +32,24 @@ export class BatchRun {
     return new BatchRun(store, batch, await open(store.files.path(batch.inputFileId), 'r'));
   }
 
+  /** The batch is not done before this is, which never rejects: a line that is being asked, lines that are given up. */
+  holdFor(work: Promise<void>): void {
+    this.#held.add(work);
+    void work.then(() => this.#held.delete(work));
+  }
+
+  /** Nothing runs of it any more. */
+  async settled(): Promise<void> {
+    while (this.#held.size > 0) await Promise.all(this.#held);
+  }
+
+  /** Of all its lines. */
+  get kind(): (typeof BATCH_ENDPOINTS)[BatchEndpoint] {
+    return BATCH_ENDPOINTS[this.batch.endpoint as BatchEndpoint];
+  }
+
   isDone(now: number): boolean {
-    return this.running === 0 && this.queues.every((queue) => queue.isEmpty(now));
+    return this.#held.size === 0 && this.queues.every((queue) => queue.isEmpty(now));
   }
 
   /**
@@ -44,9 +59,9 @@ export class BatchRun {
    */
   async request({ line, at, sizeBytes }: PendingLine): Promise<InferenceRequest> {
     const { endpoint, id, boundary } = this.batch;
+    const { kind } = this;
     const read = readBatchLine(await readLine(this.#input, at, sizeBytes), endpoint);
     if (isMistake(read)) throw new MeshError('invalid_request', read.message);
-    const kind = BATCH_ENDPOINTS[endpoint as BatchEndpoint];
     const body = Buffer.from(JSON.stringify(read.body));
     const limit = boundary === null ? {} : { boundary };
     const common = { ...lineIdentity(id, line), kind, model: read.model, body, ...limit, priority: 'batch' as const };
@@ -55,6 +70,7 @@ export class BatchRun {
     return common;
   }
 
+  /** Idempotent. */
   async close(): Promise<void> {
     await this.#input.close();
   }

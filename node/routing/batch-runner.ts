@@ -3,14 +3,17 @@ import type { InferenceRequest } from '../../protocols/inference/events.ts';
 import type { CancelTimer, Clock } from '../common/clock.ts';
 import { MeshError, toMeshError } from '../common/errors.ts';
 import type { Logger } from '../common/logger.ts';
-import type { BatchStore, LineOutcome, PendingLine, StoredBatch } from '../storage/batch-store.ts';
+import { type BatchStore, isOver, type PendingLine, type StoredBatch } from '../storage/batch-store.ts';
 import { answeredLine, lineIdentity, refusedLine } from './batch-line.ts';
+import { BatchLookups } from './batch-lookups.ts';
+import { BatchOutcomes } from './batch-outcomes.ts';
 import { expireLines, nextTurn, nowSeconds, writeOutput } from './batch-output.ts';
 import type { BatchQueue } from './batch-queue.ts';
 import { verdictOf } from './batch-retry.ts';
 import type { BatchRoom } from './batch-room.ts';
 import { BatchRun } from './batch-run.ts';
 import type { Dispatch, Dispatcher } from './dispatch.ts';
+import { UntilDone } from './until-done.ts';
 
 /** A whole answer in the shape of its route. */
 export interface BatchAnswer {
@@ -46,31 +49,34 @@ export interface BatchRunnerOptions {
 
 export const DEFAULT_BATCH_RUNNER: BatchRunnerOptions = { atOnce: 256, absentMs: 15 * 60_000, lookMs: 100, keepMs: 25 };
 
-/** Answers that are kept in one transaction. */
-const KEPT_AT_ONCE = 32;
 /** Lines that are begun before others of the event loop get their turn. */
 const BEGUN_AT_ONCE = 16;
-const LOOK_FURTHER_MS = 15_000;
+const NOT_ENDED = 'a batch could not be ended';
 
 export class BatchRunner {
   readonly #components: BatchRunnerComponents;
   readonly #options: BatchRunnerOptions;
+  readonly #outcomes: BatchOutcomes;
   readonly #runs = new Map<string, BatchRun>();
+  /** Ids of batches whose input is being opened. */
+  readonly #opening = new Set<string>();
   /** Lines that were taken and not yet dispatched, by model: their room is not visible elsewhere. */
   readonly #starting = new Map<string, number>();
-  #outcomes: LineOutcome[] = [];
   #running = 0;
   #stopping = false;
   #willLook = false;
-  #cancelKeep: CancelTimer | null = null;
+  #looksFail = false;
   readonly #cancelLook: CancelTimer;
-  readonly #lookups = new Map<string, Promise<void>>();
-  readonly #ends = new Set<Promise<void>>();
   readonly #lifetime = new AbortController();
+  readonly #ends: UntilDone;
+  readonly #lookups: BatchLookups;
 
   constructor(components: BatchRunnerComponents, options: Partial<BatchRunnerOptions> = {}) {
     this.#components = components;
     this.#options = { ...DEFAULT_BATCH_RUNNER, ...options };
+    this.#outcomes = new BatchOutcomes(components, this.#options);
+    this.#ends = new UntilDone(components, this.#lifetime);
+    this.#lookups = new BatchLookups(components, this.#lifetime);
     this.#cancelLook = components.clock.every(this.#options.lookMs, () => this.#look());
   }
 
@@ -81,22 +87,29 @@ export class BatchRunner {
 
   /** Runs a batch that is `in_progress`, from where it is. */
   async add(batch: StoredBatch): Promise<void> {
-    if (this.#runs.has(batch.id) || this.#stopping) return;
-    const run = await BatchRun.open(this.#components.store, batch);
+    const { store } = this.#components;
+    if (this.#runs.has(batch.id) || this.#opening.has(batch.id) || this.#stopping) return;
+    this.#opening.add(batch.id);
+    const run = await BatchRun.open(store, batch).finally(() => this.#opening.delete(batch.id));
+    if (this.#stopping) return await run.close();
     this.#runs.set(batch.id, run);
-    this.#look();
+    const now = store.require(batch.id);
+    if (now.cancellingAt === undefined) this.#look();
+    else this.#end(run, now);
   }
 
   /** Ends a batch early; what runs of it is given up. Its files are written, and only then it is over. */
   cancel(batch: StoredBatch): void {
     const run = this.#runs.get(batch.id);
-    if (run === undefined) this.#own(this.#finish(batch));
+    // `add` ends what was cancelled while it opened the input.
+    if (this.#opening.has(batch.id)) return;
+    if (run === undefined) this.finish(batch);
     else this.#end(run, batch);
   }
 
   /** Writes the files of a batch that no line is missing of. */
   finish(batch: StoredBatch): void {
-    this.#own(this.#finish(batch));
+    void this.#ends.add(() => this.#finish(batch), NOT_ENDED);
   }
 
   /** Gives up what runs, to be asked again at the next start, and keeps what is there. */
@@ -106,14 +119,25 @@ export class BatchRunner {
     const reason = new MeshError('client_closed', 'This node is shutting down.');
     this.#lifetime.abort(reason);
     for (const run of this.#runs.values()) run.abort.abort(reason);
-    while (this.#running > 0) await nextTurn();
-    await Promise.allSettled([...this.#ends, ...this.#lookups.values()]);
-    this.#keep();
+    for (const run of this.#runs.values()) await run.settled();
+    await Promise.all([this.#ends.settled(), this.#lookups.settled()]);
+    this.#outcomes.close();
     for (const run of this.#runs.values()) await run.close();
     this.#runs.clear();
   }
 
+  /** Never throws: it is nobody's call but a timer's. */
   #look(): void {
+    try {
+      this.#lookAtAll();
+      this.#looksFail = false;
+    } catch (err) {
+      if (!this.#looksFail) this.#components.logger.error({ err }, 'batches could not be looked at: it is tried again');
+      this.#looksFail = true;
+    }
+  }
+
+  #lookAtAll(): void {
     if (this.#stopping) return;
     const now = this.#components.clock.now();
     const time = nowSeconds();
@@ -121,7 +145,8 @@ export class BatchRunner {
       if (run.isEnding) continue;
       if (run.batch.expiresAt <= time) this.#end(run, this.#expired(run.batch));
       else if (run.isDone(now)) this.#end(run, run.batch);
-      else if (this.#components.isOpen()) for (const queue of run.queues) this.#start(run, queue, now);
+      else if (this.#components.isOpen() && !this.#outcomes.isStuck)
+        for (const queue of run.queues) this.#start(run, queue, now);
     }
   }
 
@@ -144,7 +169,7 @@ export class BatchRunner {
     const { model } = queue;
     const boundary = run.batch.boundary ?? 'public';
     if (this.#running >= this.#options.atOnce || !queue.hasDue(now)) return;
-    const free = room.free(model, boundary);
+    const free = room.free(model, run.kind, boundary);
     if (free === null) {
       this.#absent(run, queue, now);
       return;
@@ -154,7 +179,7 @@ export class BatchRunner {
     for (let begun = 0; begun < Math.min(left, BEGUN_AT_ONCE); begun += 1) {
       const line = queue.take(now);
       if (line === null) return;
-      void this.#ask(run, queue, line);
+      run.holdFor(this.#ask(run, queue, line));
     }
     if (left > BEGUN_AT_ONCE) this.#lookSoon();
   }
@@ -163,10 +188,13 @@ export class BatchRunner {
   async #ask(run: BatchRun, queue: BatchQueue, line: PendingLine): Promise<void> {
     const { dispatcher, answer, logger } = this.#components;
     const { batch } = run;
-    run.running += 1;
     this.#running += 1;
     this.#starting.set(queue.model, (this.#starting.get(queue.model) ?? 0) + 1);
-    const started = once(() => this.#starting.set(queue.model, (this.#starting.get(queue.model) ?? 1) - 1));
+    let isStarting = true;
+    const started = (): void => {
+      if (isStarting) this.#starting.set(queue.model, (this.#starting.get(queue.model) ?? 1) - 1);
+      isStarting = false;
+    };
     const named = { requestId: lineIdentity(batch.id, line.line).requestId, customId: line.customId };
     try {
       const request = await run.request(line);
@@ -175,7 +203,8 @@ export class BatchRunner {
       // By then it has chosen whom to ask, and its room is taken where everybody sees it.
       setImmediate(started);
       const { body, promptTokens, completionTokens } = await answering;
-      this.#outcome(batch, line, { isOk: true, text: answeredLine(named, body), promptTokens, completionTokens });
+      const answered = { isOk: true, text: answeredLine(named, body), promptTokens, completionTokens };
+      this.#outcomes.add({ batch: batch.seq, line: line.line, ...answered });
     } catch (thrown) {
       const error = toMeshError(thrown);
       if (error.code === 'internal_error')
@@ -183,7 +212,6 @@ export class BatchRunner {
       this.#failed(run, queue, { line, error, text: () => refusedLine(named, error) });
     } finally {
       started();
-      run.running -= 1;
       this.#running -= 1;
       this.#lookSoon();
     }
@@ -194,106 +222,73 @@ export class BatchRunner {
     queue: BatchQueue,
     { line, error, text }: { line: PendingLine; error: MeshError; text: () => string },
   ): void {
-    const { store, clock } = this.#components;
     if (run.abort.signal.aborted) return;
     const verdict = verdictOf(error, line.tries);
     if (verdict.kind === 'final') {
-      this.#outcome(run.batch, line, { isOk: false, text: text(), promptTokens: 0, completionTokens: 0 });
+      const refused = { isOk: false, text: text(), promptTokens: 0, completionTokens: 0 };
+      this.#outcomes.add({ batch: run.batch.seq, line: line.line, ...refused });
       return;
     }
     const { afterMs, counts } = verdict;
-    if (counts) store.tried(run.batch.seq, line.line);
-    queue.again({ ...line, tries: line.tries + (counts ? 1 : 0) }, clock.now() + afterMs);
+    if (counts) this.#noteTry(run.batch, line);
+    const dueAt = this.#components.clock.now() + afterMs;
+    queue.again({ ...line, tries: line.tries + (counts ? 1 : 0) }, dueAt);
+  }
+
+  /** One that is not noted is forgotten by a restart only. */
+  #noteTry({ seq }: StoredBatch, { line }: PendingLine): void {
+    const { store, logger } = this.#components;
+    try {
+      store.tried(seq, line);
+    } catch (err) {
+      logger.warn({ err }, 'a try of a batch line could not be noted');
+    }
   }
 
   /** Looks further away, and gives the lines up once nobody had the model for long enough. */
   #absent(run: BatchRun, queue: BatchQueue, now: number): void {
-    const { store, room } = this.#components;
+    const { store } = this.#components;
     const { model } = queue;
     if (queue.absentSince === null) {
       queue.absentSince = now;
-      if (!this.#lookups.has(model)) {
-        const signal = AbortSignal.any([this.#lifetime.signal, AbortSignal.timeout(LOOK_FURTHER_MS)]);
-        const lookup = room.lookFurther(model, signal).catch(() => {});
-        this.#lookups.set(
-          model,
-          lookup.then(() => void this.#lookups.delete(model)),
-        );
-      }
+      this.#lookups.begin(model);
     }
     if (now - queue.absentSince < this.#options.absentMs) return;
     queue.absentSince = null;
     const message = `No node within reach had the model '${model}' for ${Math.round(this.#options.absentMs / 60_000)} minutes.`;
-    // What of it was read is in the queue's memory only: reading it again finds the outcome first.
-    while (queue.take(now) !== null);
-    this.#own(expireLines(store, run.batch, { code: 'model_not_available', message }, model));
+    queue.drop();
+    const givingUp = (): Promise<void> =>
+      expireLines(store, run.batch, { code: 'model_not_available', message }, model);
+    run.holdFor(this.#ends.add(givingUp, 'lines of a batch could not be given up'));
   }
 
   #end(run: BatchRun, batch: StoredBatch): void {
     if (run.isEnding) return;
     run.isEnding = true;
     run.abort.abort(new MeshError('client_closed', 'The batch is over.'));
-    const end = async (): Promise<void> => {
-      while (run.running > 0) await nextTurn();
+    void this.#ends.add(async () => {
+      await run.settled();
       await run.close();
       this.#runs.delete(batch.id);
       await this.#finish(batch);
-    };
-    this.#own(end());
+    }, NOT_ENDED);
   }
 
   async #finish({ id }: StoredBatch): Promise<void> {
     const { store } = this.#components;
-    this.#keep();
+    this.#outcomes.keep();
     // It may have been cancelled meanwhile.
     const batch = store.require(id);
     if (batch.expiredAt !== undefined) {
       const message = 'This request could not be executed before the completion window expired.';
       await expireLines(store, batch, { code: 'batch_expired', message });
     }
-    const isWhole = batch.cancellingAt !== undefined || store.pendingCount(batch.seq) === 0;
-    if (!isWhole) throw new MeshError('internal_error', `lines of ${id} have no outcome`);
-    await writeOutput(store, batch, this.#lifetime.signal);
+    // Over already: this is another try, after its lines could not be removed.
+    if (!isOver(batch.state)) {
+      const isWhole = batch.cancellingAt !== undefined || store.pendingCount(batch.seq) === 0;
+      if (!isWhole) throw new MeshError('internal_error', `lines of ${id} have no outcome`);
+      await writeOutput(store, batch, this.#lifetime.signal);
+    }
     while (!this.#stopping && store.removeFinished()) await nextTurn();
   }
-
-  /** What goes wrong is logged; the batch is then as it was, and is gone on with at the next start. */
-  #own(work: Promise<void>): void {
-    const { logger } = this.#components;
-    const owned = work
-      .catch((err: unknown) => {
-        if (!this.#lifetime.signal.aborted) logger.error({ err }, 'a batch could not be ended');
-      })
-      .finally(() => this.#ends.delete(owned));
-    this.#ends.add(owned);
-  }
-
-  #outcome({ seq }: StoredBatch, { line }: PendingLine, outcome: Omit<LineOutcome, 'batch' | 'line'>): void {
-    this.#outcomes.push({ batch: seq, line, ...outcome });
-    if (this.#outcomes.length >= KEPT_AT_ONCE) this.#keep();
-    else this.#cancelKeep ??= this.#components.clock.after(this.#options.keepMs, () => this.#keep());
-  }
-
-  #keep(): void {
-    this.#cancelKeep?.();
-    this.#cancelKeep = null;
-    const outcomes = this.#outcomes;
-    if (outcomes.length === 0) return;
-    this.#outcomes = [];
-    try {
-      this.#components.store.finish(outcomes);
-    } catch (err) {
-      this.#components.logger.error({ err }, 'answers of a batch could not be kept: they are tried again');
-      this.#outcomes = [...outcomes, ...this.#outcomes];
-      this.#cancelKeep = this.#components.clock.after(1000, () => this.#keep());
-    }
-  }
-}
-
-function once(work: () => void): () => void {
-  let isDone = false;
-  return () => {
-    if (!isDone) work();
-    isDone = true;
-  };
 }

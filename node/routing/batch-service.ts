@@ -3,12 +3,12 @@ import { randomBytes } from 'node:crypto';
 import type { Boundary } from '../../protocols/inference/events.ts';
 import { MeshError } from '../common/errors.ts';
 import type { Startable } from '../common/lifecycle.ts';
-import { BatchStore, type StoredBatch } from '../storage/batch-store.ts';
+import { BatchStore, isOver, type StoredBatch } from '../storage/batch-store.ts';
 import type { FilePage, StoredFile } from '../storage/batch-store-files.ts';
 import { hasBatchStore } from '../storage/batch-store-open.ts';
 import { readInput } from './batch-input.ts';
 import { BATCH_ENDPOINTS } from './batch-line.ts';
-import { nowSeconds } from './batch-output.ts';
+import { nextTurn, nowSeconds } from './batch-output.ts';
 import { BatchRunner, type BatchRunnerComponents, type BatchRunnerOptions } from './batch-runner.ts';
 
 export interface BatchServiceComponents extends Omit<BatchRunnerComponents, 'store'> {
@@ -22,6 +22,10 @@ export interface BatchServiceOptions extends Partial<BatchRunnerOptions> {
   readonly fileBytes?: number;
   /** Of all files together, bytes. Default 8 GB. */
   readonly storedBytes?: number;
+  /** How many files there may be. Default 10,000. */
+  readonly mostFiles?: number;
+  /** Batches that are not over. Default 100. */
+  readonly mostOpen?: number;
 }
 
 export interface NewBatch {
@@ -36,7 +40,10 @@ export interface NewBatch {
 
 export const MOST_FILE_BYTES = 200_000_000;
 const MOST_STORED_BYTES = 8_000_000_000;
-const OVER: ReadonlySet<string> = new Set(['failed', 'completed', 'expired', 'cancelled']);
+/** Empty files cost something too, and so does every batch, before it has asked anything. */
+const MOST_FILES = 10_000;
+const MOST_OPEN = 100;
+const OPEN_RETRY_MS = 60_000;
 
 interface Opened {
   readonly store: BatchStore;
@@ -48,6 +55,8 @@ export class BatchService implements Startable {
   readonly #options: BatchServiceOptions;
   readonly #reading = new Map<string, Promise<void>>();
   readonly #lifetime = new AbortController();
+  /** Of files that are being taken in: they are not in the store yet. */
+  #uploadingBytes = 0;
   #opened: Opened | null = null;
 
   constructor(components: BatchServiceComponents, options: BatchServiceOptions) {
@@ -64,7 +73,7 @@ export class BatchService implements Startable {
     if (!hasBatchStore(this.#options.dataDir)) return;
     const { store, runner } = this.#open();
     await store.files.sweep();
-    while (store.removeFinished());
+    while (store.removeFinished()) await nextTurn();
     for (const batch of store.open()) {
       if (batch.state === 'validating') this.#read(batch);
       else if (batch.state === 'in_progress' || this.#isUnfinished(store, batch)) await this.#run(batch);
@@ -86,24 +95,31 @@ export class BatchService implements Startable {
   /** Takes a file in. @throws MeshError `payload_too_large`, and what the source throws. */
   async upload(filename: string, source: AsyncIterable<Uint8Array>): Promise<StoredFile> {
     const { files } = this.#open().store;
-    const { fileBytes = MOST_FILE_BYTES, storedBytes = MOST_STORED_BYTES } = this.#options;
-    const roomBytes = storedBytes - files.totalBytes();
+    const { fileBytes = MOST_FILE_BYTES, storedBytes = MOST_STORED_BYTES, mostFiles = MOST_FILES } = this.#options;
+    if (files.count() >= mostFiles) throw tooLarge(`There are ${mostFiles} files already; delete some.`);
+    const keptBytes = files.totalBytes();
+    const full = tooLarge(`All files together have at most ${storedBytes} bytes; delete some.`);
     const file = await files.create(filename, 'batch');
+    let bytes = 0;
     try {
-      let bytes = 0;
       for await (const part of source) {
         bytes += part.byteLength;
+        this.#uploadingBytes += part.byteLength;
         if (bytes > fileBytes) throw tooLarge(`A file has at most ${fileBytes} bytes; split it.`);
-        if (bytes > roomBytes) throw tooLarge(`All files together have at most ${storedBytes} bytes; delete some.`);
+        if (keptBytes + this.#uploadingBytes > storedBytes) throw full;
         await file.write(part);
       }
       await file.sync();
+      // Others may have come to their end meanwhile.
+      if (files.totalBytes() + bytes > storedBytes) throw full;
       const { store } = this.#open();
       store.transaction(() => files.register(file.file()), true);
       return file.file();
     } catch (error) {
       await file.discard();
       throw error;
+    } finally {
+      this.#uploadingBytes -= bytes;
     }
   }
 
@@ -145,6 +161,11 @@ export class BatchService implements Startable {
       const message = `There is no file "${inputFileId.slice(0, 64)}": upload it first.`;
       throw new MeshError('invalid_request', message, { param: 'input_file_id' });
     }
+    const { mostOpen = MOST_OPEN } = this.#options;
+    if (store.open().length >= mostOpen) {
+      const message = `${mostOpen} batches are at work already: wait for one, or cancel one.`;
+      throw new MeshError('rate_limited', message, { retryAfterMs: OPEN_RETRY_MS });
+    }
     const createdAt = nowSeconds();
     const facts = {
       endpoint,
@@ -175,7 +196,7 @@ export class BatchService implements Startable {
     const { store, runner } = this.#open();
     const batch = store.require(id);
     if (batch.state === 'cancelling' || batch.state === 'cancelled') return batch;
-    if (OVER.has(batch.state) || batch.state === 'finalizing') {
+    if (isOver(batch.state) || batch.state === 'finalizing') {
       throw new MeshError('invalid_request', `The batch is ${batch.state}: it cannot be cancelled any more.`);
     }
     const cancelling = store.transaction(() => store.update(id, 'cancelling', { cancellingAt: nowSeconds() }), true);

@@ -27,7 +27,7 @@ export interface RankedTarget {
   readonly rank: FederatedRank;
 }
 
-/** Nothing is known to run there: it is asked when all others are gone. */
+/** Nothing is known to run there: it is asked when all others are gone, if its gateway lets it be asked at all. */
 export const LAST_RANK: FederatedRank = 4;
 
 /** The targets that this caller may use, in the order of the fixture, each with its rank. Pure. */

@@ -1,5 +1,5 @@
 /** The models that one request may be answered by, in order, and the request as each of them gets it. */
-import type { InferenceRequest } from '../../protocols/inference/events.ts';
+import type { InferenceKind, InferenceRequest } from '../../protocols/inference/events.ts';
 import { withModel } from './named-model.ts';
 
 export class ModelChain {
@@ -10,14 +10,11 @@ export class ModelChain {
   #step = 0;
   #shown: string;
 
-  /**
-   * `models`: not empty. Only chats and completions have substitutes: vectors of two models cannot be compared, and tokens
-   * belong to one.
-   */
+  /** `models`: not empty. */
   constructor(request: InferenceRequest, models: readonly string[]) {
     const first = models[0] ?? request.model;
     this.asked = request.model;
-    this.models = request.kind === 'chat' || request.kind === 'completion' ? models : [first];
+    this.models = substitutes(request.kind, models);
     this.#request = named(request, first);
     this.#shown = first;
   }
@@ -49,6 +46,14 @@ export class ModelChain {
     this.#request = named(this.#request, model);
     if (!isCommitted) this.#shown = model;
   }
+}
+
+/**
+ * Those of the models that may answer such a request. Only chats and completions have substitutes: vectors of two models
+ * cannot be compared, and tokens belong to one.
+ */
+export function substitutes(kind: InferenceKind, models: readonly string[]): readonly string[] {
+  return kind === 'chat' || kind === 'completion' ? models : models.slice(0, 1);
 }
 
 function named(request: InferenceRequest, model: string): InferenceRequest {

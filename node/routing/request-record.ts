@@ -9,6 +9,8 @@ export interface CandidateRecord {
   readonly kind: 'engine' | 'peer' | 'http';
   readonly state: string;
   readonly priority: number;
+  /** Of a federated model's target: the lowest is asked first, whatever the strategy. Absent: it has none. */
+  readonly rank?: number;
   readonly activeRequests: number;
   /** What it reported itself; null before its first heartbeat. */
   readonly reportedLoad: number | null;

@@ -142,12 +142,13 @@ export class Selector {
 }
 
 function recordOf(candidate: Candidate, skipped: CandidateRecord['skipped']): CandidateRecord {
-  const { backend, entry, suspect, load, priority, activeRequests, firstTokenMs } = candidate;
+  const { backend, entry, suspect, load, priority, rank, activeRequests, firstTokenMs } = candidate;
   return {
     backend: backend.id,
     kind: backend.kind,
     state: suspect ? `${entry.state}, suspect` : entry.state,
     priority,
+    ...(rank === undefined ? {} : { rank }),
     activeRequests,
     reportedLoad: load === null ? null : busyness({ ...candidate, activeRequests: 0 }),
     firstTokenMs,

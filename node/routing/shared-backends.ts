@@ -131,6 +131,9 @@ function asOwn({ code, facts }: MeshError): MeshError {
   if (ASKERS_FAULT.has(code)) {
     return new MeshError(code, 'A server behind this node refused the request as it is', param);
   }
+  if (code === 'model_starting') {
+    return new MeshError(code, 'A server behind this node is being started, or could not be: come back later', retry);
+  }
   if (NOT_HERE.has(code))
     return new MeshError('model_not_loaded', 'No server behind this node takes the request now', param);
   return new MeshError('engine_failed', 'A server behind this node could not answer', retry);

@@ -33,6 +33,7 @@ export interface WritableFile {
   /** Everything is on disk. Part of the caller's transaction when `register` is called in one. */
   sync(): Promise<void>;
   readonly file: () => StoredFile;
+  /** Removes it, unless it is registered. */
   discard(): Promise<void>;
 }
 
@@ -83,6 +84,7 @@ export class BatchStoreFiles {
       discard: async () => {
         await handle.close().catch(() => {});
         await rm(temporary, { force: true });
+        if (this.get(id) === null) await rm(this.path(id), { force: true });
       },
     };
   }
@@ -116,6 +118,11 @@ export class BatchStoreFiles {
   totalBytes(): number {
     return (this.#database.prepare('SELECT coalesce(sum(bytes), 0) AS bytes FROM files').get() as { bytes: number })
       .bytes;
+  }
+
+  /** How many there are. */
+  count(): number {
+    return (this.#database.prepare('SELECT count(*) AS n FROM files').get() as { n: number }).n;
   }
 
   async remove(id: string): Promise<void> {

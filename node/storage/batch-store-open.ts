@@ -53,15 +53,19 @@ export function hasBatchStore(dataDir: string): boolean {
   return existsSync(batchPaths(dataDir).database);
 }
 
+/** What SQLite calls a file that holds nothing it could read: an error of ours in it, damage, another kind of file. */
+const DAMAGED: ReadonlySet<number> = new Set([1, 11, 26]);
+
 /**
- * The database, made where it is missing. One that cannot be read is set aside with its files, and `warn` says where;
- * batches then begin anew.
+ * The database, made where it is missing. One that is damaged is set aside with its files, and `warn` says where; batches
+ * then begin anew.
  *
  * Written ahead (WAL) and synced at checkpoints only: a commit survives the death of the process at once, and that of the
  * machine within a few seconds. What the machine's death takes back is whole commits, each an answer together with the word
  * that it is there, so that such a line is asked again and still comes out once.
  *
- * @throws MeshError `invalid_request` for one of a newer release, which is left alone.
+ * @throws MeshError `invalid_request` for one of a newer release, `internal_error` for one that cannot be opened just now:
+ *   in use elsewhere, a full disk, no permission. Both are left alone.
  */
 export function openBatchDatabase(dataDir: string, warn: (message: string) => void): DatabaseSync {
   const { database: path, files } = batchPaths(dataDir);
@@ -70,8 +74,12 @@ export function openBatchDatabase(dataDir: string, warn: (message: string) => vo
     opened = open(path);
   } catch (error) {
     if (error instanceof MeshError) throw error;
-    const aside = setAside(dataDir);
     const reason = error instanceof Error ? error.message : String(error);
+    if (!isDamage(error)) {
+      const message = `${path} cannot be opened (${reason}): is it in use elsewhere, the disk full, or not yours?`;
+      throw new MeshError('internal_error', message, { cause: error });
+    }
+    const aside = setAside(dataDir);
     warn(`the database of batches could not be read (${reason}): it was set aside as ${aside}; batches begin anew`);
     opened = open(path);
   }
@@ -83,10 +91,12 @@ function open(path: string): DatabaseSync {
   const database = new DatabaseSync(path);
   try {
     chmodSync(path, 0o600);
+    // This process stands still so long for another that looks into it.
+    database.exec('PRAGMA busy_timeout = 1000');
     database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON');
-    database.exec('PRAGMA busy_timeout = 5000; PRAGMA journal_size_limit = 16777216');
+    database.exec('PRAGMA journal_size_limit = 16777216');
     const check = database.prepare('PRAGMA quick_check(1)').get() as { quick_check: string };
-    if (check.quick_check !== 'ok') throw new Error(check.quick_check);
+    if (check.quick_check !== 'ok') throw new Damage(check.quick_check);
     const { user_version: version } = database.prepare('PRAGMA user_version').get() as { user_version: number };
     if (version > SCHEMA_VERSION) {
       const message = `${path} was written by a newer meshnode: update this one, or move the file away`;
@@ -103,6 +113,15 @@ function open(path: string): DatabaseSync {
     database.close();
     throw error;
   }
+}
+
+class Damage extends Error {}
+
+/** The lowest byte of the code is its kind. */
+function isDamage(error: unknown): boolean {
+  if (error instanceof Damage) return true;
+  const { errcode } = error as { readonly errcode?: unknown };
+  return typeof errcode === 'number' && DAMAGED.has(errcode & 0xff);
 }
 
 function setAside(dataDir: string): string {

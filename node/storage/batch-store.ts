@@ -88,6 +88,8 @@ export interface LineOutcome {
 }
 
 const ENDED: readonly BatchState[] = ['failed', 'completed', 'expired', 'cancelled'];
+/** Does nothing more happen to a batch in this state? */
+export const isOver = (state: BatchState): boolean => ENDED.includes(state);
 /** Rows that are removed at a time: the event loop waits for each. */
 const REMOVED_AT_ONCE = 200;
 
@@ -116,7 +118,8 @@ export class BatchStore {
       this.#database.exec('COMMIT');
       return result;
     } catch (error) {
-      this.#database.exec('ROLLBACK');
+      // A full disk has rolled it back already.
+      if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
       throw error;
     } finally {
       if (isDurable) this.#database.exec('PRAGMA synchronous = NORMAL');

@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { demoModelPath } from '../../node/backends/llama-cpp/demo/demo-model.ts';
 import { Lan, namespacesUnavailable } from '../support/namespaces.ts';
 import { signalQuietly, temporaryDir } from '../support/node-process.ts';
+import { fencesOf } from '../support/page-fences.ts';
 
 const root = path.resolve(import.meta.dirname, '../..');
 const MACHINES = ['attic', 'cellar', 'desk'];
@@ -25,9 +26,9 @@ interface Line {
 function readmeLines(): Line[] {
   const readme = readFileSync(path.join(root, 'README.md'), 'utf8');
   const section = readme.slice(readme.indexOf('\n## Routing'), readme.indexOf('\n## Commands'));
-  const blocks = [...section.matchAll(/```console\n([\s\S]*?)```/g)].map((match) => match[1] ?? '');
-  return blocks.flatMap((block) => {
-    const joined = block
+  return fencesOf(section).flatMap(({ info, body }) => {
+    assert.equal(info, 'console', 'every block has prompts');
+    const joined = body
       .replace(/\s*\\\n\s*/g, ' ')
       .trim()
       .split('\n');

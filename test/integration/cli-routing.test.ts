@@ -6,6 +6,7 @@ import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { explanation } from '../../cli/commands/explain.ts';
 import { systemClock } from '../../node/common/clock.ts';
 import { ConfigWatch, configSource } from '../../node/config-watch.ts';
 import type { RequestRecord } from '../../node/routing/request-record.ts';
@@ -318,4 +319,15 @@ test('D-33 D-34 D-36 N-12 pool status and pool stats show what the two endpoints
   const off = await node.run(['config', 'set', 'loadBalancing.enabled', 'false']);
   assert.match(off.out, /taken it over/);
   assert.match((await node.run(['pool'])).out, /^Load balancing is off/);
+});
+
+test('explain shows ranks where targets have them, and no such column elsewhere', () => {
+  const [first, ...others] = RECORD.candidates;
+  assert.ok(first !== undefined);
+  const named = (backend: string): string => backend.slice(-4);
+  const ranked = explanation({ ...RECORD, candidates: [{ ...first, rank: 2 }, ...others] }, named).join('\n');
+  assert.match(ranked, /STATE +RANK +PRIORITY/);
+  assert.match(ranked, /resident +2 +5/);
+  assert.match(ranked, /resident +- +0/);
+  assert.doesNotMatch(explanation(RECORD, named).join('\n'), /RANK/);
 });

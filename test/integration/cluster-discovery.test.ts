@@ -6,6 +6,7 @@ import { systemClock } from '../../node/common/clock.ts';
 import { silentLogger } from '../../node/common/logger.ts';
 import type { ClusterRecord } from '../../node/storage/cluster-registry.ts';
 import { ClusterManager, KEYPAIR } from '../support/cluster-manager/manager.ts';
+import { untilChange } from '../support/until-change.ts';
 
 const POLL_MS = 40;
 
@@ -54,16 +55,7 @@ async function started(context: TestContext) {
   });
   const ids = (): readonly string[] => clusters.models().map(({ fingerprint, entry }) => `${fingerprint} ${entry.id}`);
   /** Waits for the next changes until it is so. */
-  const until = (isSo: () => boolean): Promise<void> =>
-    new Promise((resolve) => {
-      const look = (): void => {
-        if (!isSo()) return;
-        off();
-        resolve();
-      };
-      const off = clusters.onChange(look);
-      look();
-    });
+  const until = (isSo: () => boolean): Promise<void> => untilChange(clusters, isSo);
   return { manager, registry, clusters, ids, until };
 }
 

@@ -128,6 +128,18 @@ test('C-5 the quota of the cluster, and the limit of the rule, stop a start with
   assert.match(quota.message, /resource limit.*at most 1 replicas/);
 });
 
+test('C-5 of two models that are asked for at once, within a limit of one, the first one is started', async (context) => {
+  const bench = await provisioningBench(context);
+  const { manager, rule } = bench;
+  manager.services.folders.push({ id: 'f9', name: 'qwen', usage_mode: 'model' });
+  await rule({ maxRunning: 1 });
+  await rule({ model: 'qwen', maxRunning: 1 });
+  const [first, second] = await Promise.allSettled([ask(bench, 'hi'), ask(bench, 'hi', { model: 'qwen' })]);
+  assert.equal(first.status === 'fulfilled' && textOf(first.value), clusterAnswer(MODEL, 'hi'));
+  assert.equal(second.status, 'rejected');
+  assert.equal(manager.services.all.length, 1);
+});
+
 test('C-5 an unused service is scaled to zero, a used one is not, and the next use starts it again', async (context) => {
   const bench = await provisioningBench(context);
   const { manager, rule, until, gateway } = bench;

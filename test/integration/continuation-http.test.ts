@@ -12,6 +12,7 @@ import { Router } from '../../node/routing/router.ts';
 import { RoutingStats } from '../../node/routing/routing-stats.ts';
 import type { InferenceEvent, InferenceKind, InferenceRequest } from '../../protocols/inference/events.ts';
 import { httpRegistry } from '../support/http-registry.ts';
+import { NO_ENGINE, NO_PEERS } from '../support/lone-routing.ts';
 import {
   type Asked,
   DONE,
@@ -107,19 +108,10 @@ async function meshOf(context: TestContext, kinds: Readonly<Record<string, strin
   context.after(() => httpNodes.stop());
   const stats = new RoutingStats();
   const metrics = new Metrics();
-  const local = {
-    id: 'here',
-    kind: 'engine',
-    catalog: () => [],
-    onCatalogChange: () => () => {},
-    infer: () => assert.fail(),
-  };
   const router = new Router({
-    local: local as never,
-    index: { holders: () => [], drop: () => {} },
-    providers: { find: async () => [] },
+    local: NO_ENGINE,
+    ...NO_PEERS,
     stats,
-    peerBackend: () => assert.fail('no peers'),
     gateways: httpNodes,
     settings: {
       loadBalancing: () => ({ enabled: true, strategy: 'priority', failoverEnabled: true, midStream: true }),

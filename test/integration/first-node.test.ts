@@ -1,11 +1,9 @@
 /** FIRST's clients against a whole node: fixtures from its data directory, direct endpoints, one at Globus Compute. */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import OpenAI from 'openai';
 import { readFixtures } from '../../node/storage/fixtures/fixture-set.ts';
 import { openFixtures } from '../../node/storage/fixtures/fixture-store.ts';
@@ -14,6 +12,7 @@ import { firstFunction } from '../support/globus-stand-in-functions.ts';
 import { ACCOUNT, ENDPOINT, endpointFixture, FUNCTION, MODEL, SLUG } from '../support/globus-stand-in-site.ts';
 import { NodeProcess, temporaryDir } from '../support/node-process.ts';
 import { json, OpenAiServer, reset, streamed } from '../support/openai-server.ts';
+import { openPage } from '../support/runnable-page.ts';
 
 const FEDERATED = 'llama-anywhere';
 const SECRET = 'a-streaming-secret';
@@ -184,12 +183,11 @@ test('F-2 F-9 F-16 F-43 a federated model goes on to its next target when the fi
   }
 });
 
-test('F-20 F-30 the commands of the page on federation work as they stand there', async () => {
+test('F-20 F-30 the commands of the page on federation work as they stand there', async (t) => {
   await until(async () => (await jobs('sophia')).running.length === 1);
   remote.reply = whole('from the cluster');
-  const page = readFileSync(path.join(import.meta.dirname, '../../docs/backends/first-federation.md'), 'utf8');
-  const commands = [...page.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, command = '']) => command);
-  const printed = await Promise.all(commands.map(async (command) => JSON.parse(await run(command)) as object));
+  const page = await openPage(t, 'backends/first-federation.md', { api });
+  const printed = (await page.follow()).map((output) => JSON.parse(output) as object);
   const [models, endpoints, sophia, federated, mesh] = printed;
   assert.match(JSON.stringify(models), new RegExp(FEDERATED));
   assert.deepEqual(Object.keys((endpoints as { clusters: object }).clusters), ['mesh', 'sophia', 'cloud']);
@@ -197,10 +195,3 @@ test('F-20 F-30 the commands of the page on federation work as they stand there'
   for (const answer of [federated, mesh]) assert.equal((answer as OpenAI.ChatCompletion).object, 'chat.completion');
   assert.equal(printed.length, 5);
 });
-
-/** What the command prints, with the port of this node for the usual one. */
-async function run(command: string): Promise<string> {
-  const line = command.replaceAll('http://127.0.0.1:8642', api);
-  const { stdout } = await promisify(execFile)('bash', ['-c', line], { env: { PATH: process.env['PATH'] } });
-  return stdout;
-}

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { OpenAiHttpBackend, type OpenAiHttpLimits } from '../../node/backends/openai-http/openai-http.ts';
+import type { OpenAiHttpLimits } from '../../node/backends/openai-http/openai-exchange.ts';
+import { OpenAiHttpBackend } from '../../node/backends/openai-http/openai-http.ts';
 import { systemClock } from '../../node/common/clock.ts';
 import { type ErrorCode, MeshError } from '../../node/common/errors.ts';
 import type { InferenceEvent, InferenceRequest } from '../../protocols/inference/events.ts';
@@ -275,4 +276,26 @@ test('a kept connection that the server closed meanwhile is replaced without an 
   });
   assert.equal(textOf(events), 'fresh');
   assert.equal(server.inferences.length, 2);
+});
+
+test('an API that is not below /v1 is asked where it is, for its models and for answers', async (t) => {
+  const server = await OpenAiServer.start();
+  const options = { fingerprint: 'direct:a', name: 'a', url: `${server.url}/api/paas`, apiPath: '/v4' };
+  const backend = new OpenAiHttpBackend({ clock: systemClock, key: () => null }, options);
+  t.after(async () => {
+    backend.close();
+    await server.stop();
+  });
+  const { signal } = new AbortController();
+  await backend.poll(signal);
+  server.reply = streamed(['Hi']);
+  const body = Buffer.from(JSON.stringify(STREAMED));
+  const request = { requestId: '0'.repeat(32), kind: 'chat', model: 'm', body, seed: 1 } as const;
+  const events: InferenceEvent[] = [];
+  for await (const event of backend.infer(request, { signal })) events.push(event);
+  assert.equal(events.at(-1)?.type, 'end');
+  assert.deepEqual(
+    server.asked.map(({ path }) => path),
+    ['/api/paas/v4/models', '/api/paas/v4/chat/completions'],
+  );
 });

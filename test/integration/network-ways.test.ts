@@ -24,7 +24,8 @@ async function heartbeats(node: TestNode, peer: TestNode): Promise<void> {
   }
 }
 
-test('a stream opens on the connection that lives, not on a newer one that fell silent', async () => {
+/** Two nodes, the newest of whose connections has just fallen silent. */
+async function withSilentNewest(run: (a: TestNode, b: TestNode) => Promise<void>): Promise<void> {
   const a = await startTestNode({ models: ['alpha'] });
   const link = await freezableLink(a);
   const b = await startTestNode({ peers: [a.address] });
@@ -32,29 +33,26 @@ test('a stream opens on the connection that lives, not on a newer one that fell 
     await lists(b, a.fingerprint, ['alpha']);
     await b.swarm.dial(link.address, undefined, { force: true });
     link.freeze();
+    await run(a, b);
+  } finally {
+    link.close();
+    await Promise.all([a.stop(), b.stop()]);
+  }
+}
+
+test('a stream opens on the connection that lives, not on a newer one that fell silent', async () => {
+  await withSilentNewest(async (a, b) => {
     await heartbeats(b, a);
     const stream = await b.swarm.openStream(a.fingerprint, CATALOG_PROTOCOL, AbortSignal.timeout(450));
     stream.abort(new Error('enough'));
-  } finally {
-    link.close();
-    await Promise.all([a.stop(), b.stop()]);
-  }
+  });
 });
 
 test('when the newest connection dies before anything was heard on another, the stream opens on that one a little later', async () => {
-  const a = await startTestNode({ models: ['alpha'] });
-  const link = await freezableLink(a);
-  const b = await startTestNode({ peers: [a.address] });
-  try {
-    await lists(b, a.fingerprint, ['alpha']);
-    await b.swarm.dial(link.address, undefined, { force: true });
-    link.freeze();
+  await withSilentNewest(async (a, b) => {
     const stream = await b.swarm.openStream(a.fingerprint, CATALOG_PROTOCOL);
     stream.abort(new Error('enough'));
-  } finally {
-    link.close();
-    await Promise.all([a.stop(), b.stop()]);
-  }
+  });
 });
 
 test('when all connections fell silent a new one is made for the stream', async () => {

@@ -2,16 +2,11 @@
 import type { FacadeComponents, FacadeOptions } from '../../node/api/components.ts';
 import { OpenAiHttpBackend } from '../../node/backends/openai-http/openai-http.ts';
 import { systemClock } from '../../node/common/clock.ts';
-import { silentLogger } from '../../node/common/logger.ts';
-import { Metrics } from '../../node/common/metrics.ts';
-import { Breakers } from '../../node/routing/breakers.ts';
 import { FederatedGateway } from '../../node/routing/federated-gateway.ts';
 import { DEFAULT_FEDERATION, Federation, type FederationOptions } from '../../node/routing/federation.ts';
-import { MeshDispatcher } from '../../node/routing/mesh-dispatcher.ts';
-import { Router } from '../../node/routing/router.ts';
-import { RoutingStats } from '../../node/routing/routing-stats.ts';
 import type { Fixtures } from '../../node/storage/fixtures/fixture-types.ts';
 import { FirstParts, type Held, HeldGateway } from './first-parts.ts';
+import { loneDispatcher } from './lone-routing.ts';
 import { OpenAiServer } from './openai-server.ts';
 import { ScriptedEngine } from './scripted-engine.ts';
 import { type ScriptedFacade, startFacade } from './scripted-facade.ts';
@@ -54,17 +49,7 @@ export async function startFirstFace(options: FirstFaceOptions): Promise<FirstFa
   );
   const gateways = new FederatedGateway({ gateways: gateway, federation });
   const local = new ScriptedEngine({ fingerprint: '12D3KooWHere', models: options.local ?? [], tokenDelayMs: 0 });
-  const stats = new RoutingStats({ clock: systemClock });
-  const router = new Router({
-    local,
-    index: { holders: () => [], drop: () => {} },
-    providers: { find: async () => [] },
-    stats,
-    peerBackend: () => local,
-    gateways,
-  });
-  const common = { clock: systemClock, logger: silentLogger, metrics: new Metrics() };
-  const dispatcher = new MeshDispatcher({ router, breakers: new Breakers(common), stats, ...common });
+  const dispatcher = loneDispatcher({ local, gateways });
   const facade = await startFacade({}, options.facade, {
     dispatcher,
     federation,

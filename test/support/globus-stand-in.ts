@@ -6,8 +6,10 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { text } from 'node:stream/consumers';
 import type { RemoteFunction } from './globus-stand-in-functions.ts';
 import { readPacked } from './globus-stand-in-packing.ts';
+import { stopServer } from './http-server.ts';
 
 export const COMPUTE_SCOPE = 'https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all';
 
@@ -126,18 +128,13 @@ export class GlobusStandIn {
 
   /** Breaks all connections and takes no more; `listen` begins again. */
   async stop(): Promise<void> {
-    if (!this.#server.listening) return;
-    this.#server.close();
-    this.#server.closeAllConnections();
-    await once(this.#server, 'close');
+    await stopServer(this.#server);
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', () => {});
-    const pieces: Buffer[] = [];
-    for await (const piece of request) pieces.push(piece as Buffer);
     const { method = '', url: path = '' } = request;
-    const asked = { method, path, body: Buffer.concat(pieces).toString('utf8'), at: performance.now() };
+    const asked = { method, path, body: await text(request), at: performance.now() };
     this.seen.push(asked);
     const [fault] = this.#faults.splice(this.#faultOf(`${method} ${path}`), 1);
     if (fault?.fault === 'hang') return;

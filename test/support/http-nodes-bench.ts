@@ -12,6 +12,7 @@ import { type NodeRegistry, openNodeRegistry } from '../../node/storage/node-reg
 import type { InferenceEvent } from '../../protocols/inference/events.ts';
 import { ManualClock } from './manual-clock.ts';
 import { OpenAiServer } from './openai-server.ts';
+import { untilChange } from './until-change.ts';
 
 export interface HttpNodesBench {
   /** Its data dir. */
@@ -42,17 +43,14 @@ export async function httpNodesBench(t: TestContext, options: HttpNodesOptions =
     await nodes.stop();
     await rm(dir, { recursive: true, force: true });
   });
-  const when: HttpNodesBench['when'] = (fits) =>
-    new Promise((resolve) => {
-      const look = (): void => {
-        const list = nodes.list();
-        if (!fits(list)) return;
-        off();
-        resolve(list);
-      };
-      const off = nodes.onChange(look);
-      look();
+  const when: HttpNodesBench['when'] = async (fits) => {
+    let list = nodes.list();
+    await untilChange(nodes, () => {
+      list = nodes.list();
+      return fits(list);
     });
+    return list;
+  };
   return { dir, registry, nodes, clock, when, log: () => log };
 }
 

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import http from 'node:http';
 import type { LocalBackend } from '../../node/backends/backend.ts';
 import { HttpNodes } from '../../node/backends/openai-http/http-nodes.ts';
-import { DEFAULT_OPENAI_HTTP_LIMITS } from '../../node/backends/openai-http/openai-http.ts';
+import { DEFAULT_OPENAI_HTTP_LIMITS } from '../../node/backends/openai-http/openai-exchange.ts';
 import { sleep, systemClock } from '../../node/common/clock.ts';
 import { silentLogger } from '../../node/common/logger.ts';
 import { Metrics } from '../../node/common/metrics.ts';
@@ -16,6 +16,7 @@ import { Router } from '../../node/routing/router.ts';
 import { RoutingStats } from '../../node/routing/routing-stats.ts';
 import { DEFAULT_LOAD_BALANCING } from '../../node/routing/settings.ts';
 import { httpRegistry } from './http-registry.ts';
+import { NO_ENGINE, NO_PEERS } from './lone-routing.ts';
 import { MisbehavingServer, type MisbehavingServerOptions } from './misbehaving-server.ts';
 import { startFacade } from './scripted-facade.ts';
 
@@ -52,16 +53,6 @@ export interface Rig {
   stop(): Promise<void>;
 }
 
-const NO_ENGINE: LocalBackend = {
-  id: 'here',
-  kind: 'engine',
-  catalog: () => [],
-  onCatalogChange: () => () => {},
-  infer() {
-    throw new Error('nothing is served here');
-  },
-};
-
 /** All of the product's own bounds are divided by `speedUp`, as are the servers' waits. */
 export async function startRig(options: RigOptions = {}): Promise<Rig> {
   const { speedUp = 1, aliases = {}, servers: count = 1 } = options;
@@ -93,11 +84,7 @@ export async function startRig(options: RigOptions = {}): Promise<Rig> {
   };
   const router = new Router({
     local: options.local ?? NO_ENGINE,
-    index: { holders: () => [], drop: () => {} },
-    providers: { find: async () => [] },
-    peerBackend: () => {
-      throw new Error('no peers here');
-    },
+    ...NO_PEERS,
     gateways: httpNodes,
     stats,
     settings,

@@ -5,6 +5,7 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { stopServer } from './http-server.ts';
 
 export const TOKENS = 60;
 const WORDS: readonly string[] = Array.from({ length: TOKENS }, (_, index) => `w${String(index).padStart(2, '0')} `);
@@ -94,9 +95,7 @@ export class MisbehavingServer {
   }
 
   async stop(): Promise<void> {
-    this.#server.close();
-    this.#server.closeAllConnections();
-    await once(this.#server, 'close');
+    await stopServer(this.#server);
   }
 
   #ms(milliseconds: number): number {

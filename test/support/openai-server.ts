@@ -8,6 +8,8 @@ import {
   type ServerResponse,
 } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { text } from 'node:stream/consumers';
+import { stopServer } from './http-server.ts';
 
 /** One request that arrived whole. */
 export interface Asked {
@@ -51,10 +53,7 @@ export class OpenAiServer {
   }
 
   async stop(): Promise<void> {
-    if (!this.#server.listening) return;
-    this.#server.close();
-    this.#server.closeAllConnections();
-    await once(this.#server, 'close');
+    await stopServer(this.#server);
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -62,10 +61,8 @@ export class OpenAiServer {
     response.once('close', () => {
       if (!response.writableFinished) for (const resolve of this.#closed.splice(0)) resolve();
     });
-    const pieces: Buffer[] = [];
-    for await (const piece of request) pieces.push(piece as Buffer);
     const { method = '', url = '', headers } = request;
-    const asked = { method, path: url, headers, body: Buffer.concat(pieces).toString('utf8') };
+    const asked = { method, path: url, headers, body: await text(request) };
     this.asked.push(asked);
     await (method === 'GET' ? this.models : this.reply)(response, asked);
   }

@@ -36,6 +36,8 @@ export class CallbackTask {
     this.#unconfirmed = null;
     if (this.#end !== null || isRepeated) return 'dropped';
     this.#cancelFirst();
+    // It would count for nothing against what may wait.
+    if (data === '') return 'taken';
     this.#waiting.push(data);
     this.#waitingChars += data.length;
     if (this.#waitingChars > MAX_WAITING_CHARS) {

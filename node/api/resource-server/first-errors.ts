@@ -1,7 +1,7 @@
 /** Errors in the dialect of FIRST's clients: `{"error":{"code","message","info"}}`. Source: FIRST's error codes. */
 import type { FastifyReply } from 'fastify';
 import { type ErrorCode, MeshError } from '../../common/errors.ts';
-import { retryHeaders, statusOf, toApiError } from '../errors.ts';
+import { sendError, statusOf } from '../errors.ts';
 
 /** What FIRST refuses before it asks anybody, with its status. */
 const REFUSALS = {
@@ -64,15 +64,7 @@ export function sendFirstError(reply: FastifyReply, thrown: unknown, requestId: 
     reply.code(REFUSALS[code]).type('application/json; charset=utf-8').send(body);
     return new MeshError('invalid_request', message);
   }
-  const error = toApiError(thrown);
-  // As in OpenAI's dialect: a connection closed in the client's face would reset before the client has read the answer.
-  if (error.code === 'payload_too_large') reply.removeHeader('connection');
-  reply
-    .code(statusOf(error))
-    .headers(retryHeaders(error))
-    .type('application/json; charset=utf-8')
-    .send(firstErrorBody(error, requestId));
-  return error;
+  return sendError(reply, thrown, (error) => firstErrorBody(error, requestId));
 }
 
 function firstErrorBody(error: MeshError, requestId: string): FirstErrorBody {

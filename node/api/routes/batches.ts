@@ -9,7 +9,7 @@ import { requireJson } from '../guard-hook.ts';
 import { admitting } from '../intake.ts';
 import { SMALL_BODY_BYTES, smallBody } from '../json-body.ts';
 import { boundaryOf } from '../routing-headers.ts';
-import { addFileRoutes, limitOf, pageBody } from './files.ts';
+import { addFileRoutes, limitOf, pageBody, queryOf, type RawQuery } from './files.ts';
 
 const NewBatchBody = Type.Object({
   input_file_id: Type.Optional(Type.String({ minLength: 1, maxLength: 128 })),
@@ -38,8 +38,6 @@ const LONGEST_WINDOW_SECONDS = 30 * 86_400;
 /** Not OpenAI's: how far the requests may go, for who cannot send a header. */
 const BOUNDARY_KEY = 'meshnode_boundary';
 
-type Query = Readonly<Record<string, string | undefined>>;
-
 /** Adds these routes and those of files, where the node runs batches. */
 export function addBatchRoutes(app: FastifyInstance, components: FacadeComponents, stopping: () => boolean): void {
   const { batches } = components;
@@ -55,12 +53,14 @@ export function addBatchRoutes(app: FastifyInstance, components: FacadeComponent
     const where = { inputFileId, endpoint: required(endpoint, 'endpoint') };
     return batchBody(batches.create({ ...where, window: window ?? '24h', windowSeconds, metadata, boundary }));
   });
-  app.get<{ Querystring: Query }>('/v1/batches', async ({ query }) => {
+  app.get<{ Querystring: RawQuery }>('/v1/batches', async (request) => {
+    const query = queryOf(request);
     const limit = limitOf(query, MOST_LISTED, LISTED);
     return pageBody(batches.list({ after: query['after'], limit }).map(batchBody), limit);
   });
   app.get<{ Params: { id: string } }>('/v1/batches/:id', async ({ params }) => batchBody(batches.get(params.id)));
-  app.post<{ Params: { id: string } }>('/v1/batches/:id/cancel', async ({ params }) =>
+  const bodyless = { config: { simple: true } };
+  app.post<{ Params: { id: string } }>('/v1/batches/:id/cancel', bodyless, async ({ params }) =>
     batchBody(batches.cancel(params.id)),
   );
 }

@@ -8,16 +8,21 @@ import { MeshError } from '../../common/errors.ts';
 import { type BatchService, MOST_FILE_BYTES } from '../../routing/batch-service.ts';
 import type { StoredFile } from '../../storage/batch-store-files.ts';
 import type { FacadeComponents } from '../components.ts';
+import { requireIdentity } from '../guard-hook.ts';
 import { multipartFile, type UploadedPart } from '../multipart-upload.ts';
 
 /** The form around a file. */
 const FORM_BYTES = 64 * 1024;
+/** Of one upload, whatever it is made of: beyond what is taken, so that who sends too much reads why. */
+const READ_BYTES = 2 * MOST_FILE_BYTES;
 /** Of a client that uploads. */
 const SILENCE_MS = 20_000;
 /** An upload may take longer than other requests. */
 const UPLOAD_MS = 10 * 60_000;
 const MOST_LISTED = 10_000;
 
+/** What stands twice in a query comes as a list. */
+export type RawQuery = Readonly<Record<string, string | readonly string[] | undefined>>;
 type Query = Readonly<Record<string, string | undefined>>;
 
 /** Adds the routes. `admit` refuses uploads while the node takes no work. */
@@ -31,14 +36,21 @@ export function addFileRoutes(
   app.register(async (scope) => {
     const asItComes = /^(?:multipart\/form-data|application\/(?:jsonl|x-ndjson|x-jsonlines|octet-stream))(?:$|\s*;)/;
     scope.addContentTypeParser(asItComes, (_request, payload, done) => done(null, payload));
-    scope.post('/v1/files', { onRequest: [admit], bodyLimit: MOST_FILE_BYTES + FORM_BYTES }, async (request) => {
+    const config = { simple: true };
+    const options = { config, onRequest: [requireIdentity, admit], bodyLimit: MOST_FILE_BYTES + FORM_BYTES };
+    scope.post('/v1/files', options, async (request) => {
       const body = request.body;
       if (!isStream(body)) throw new MeshError('unsupported_media_type', 'Send the file as multipart/form-data.');
       refuseTooLong(request);
       const patient = patience.begin(app.server);
       using silence = deadline(clock, SILENCE_MS, stoppedHalfway);
       addAbortSignal(silence.signal, body);
-      body.on('data', () => silence.refresh(SILENCE_MS));
+      let leftBytes = READ_BYTES;
+      body.on('data', (part: Uint8Array) => {
+        silence.refresh(SILENCE_MS);
+        leftBytes -= part.byteLength;
+        if (leftBytes < 0) body.destroy(tooLong());
+      });
       body.pause();
       try {
         const { filename, content } = await partOf(request, body);
@@ -52,7 +64,8 @@ export function addFileRoutes(
       }
     });
   });
-  app.get<{ Querystring: Query }>('/v1/files', async ({ query }) => {
+  app.get<{ Querystring: RawQuery }>('/v1/files', async (request) => {
+    const query = queryOf(request);
     const limit = limitOf(query, MOST_LISTED, MOST_LISTED);
     const { after, purpose, order } = query;
     const found = batches.listFiles({ after, purpose, limit, ascending: order === 'asc' });
@@ -63,12 +76,24 @@ export function addFileRoutes(
     const { bytes, filename } = batches.file(params.id);
     const name = filename.replace(/[^\w.-]/g, '_');
     reply.headers({ 'content-length': bytes, 'content-disposition': `attachment; filename="${name}"` });
+    // Whoever uploaded it chose what stands in it: it must never run as a page or a script.
+    reply.header('x-content-type-options', 'nosniff');
     return reply.type('application/octet-stream').send(createReadStream(batches.path(params.id)));
   });
   app.delete<{ Params: { id: string } }>('/v1/files/:id', async ({ params: { id } }) => {
     await batches.removeFile(id);
     return { id, object: 'file', deleted: true };
   });
+}
+
+/** The query, each name once. @throws MeshError `invalid_request`. */
+export function queryOf({ query }: Pick<FastifyRequest, 'query'>): Query {
+  const entries = Object.entries(query as RawQuery).map(([name, value]): [string, string | undefined] => {
+    if (value === undefined || typeof value === 'string') return [name, value];
+    const param = name.slice(0, 64);
+    throw new MeshError('invalid_request', `${param} stands in the query more than once.`, { param });
+  });
+  return Object.fromEntries(entries);
 }
 
 /** `?limit=`, from 1 to `most`. @throws MeshError `invalid_request`. */
@@ -95,7 +120,7 @@ async function partOf(request: FastifyRequest, body: IncomingMessage): Promise<U
   if (request.headers['content-type']?.startsWith('multipart/') === true) {
     return await multipartFile(body, (fields) => checkPurpose(fields.get('purpose')));
   }
-  const { purpose, filename = 'upload.jsonl' } = request.query as Query;
+  const { purpose, filename = 'upload.jsonl' } = queryOf(request);
   checkPurpose(purpose);
   return { filename, content: body };
 }
@@ -107,8 +132,11 @@ function checkPurpose(purpose: string | undefined): void {
 
 function refuseTooLong({ headers }: FastifyRequest): void {
   if (Number(headers['content-length'] ?? 0) <= MOST_FILE_BYTES + FORM_BYTES) return;
-  throw new MeshError('payload_too_large', `A file has at most ${MOST_FILE_BYTES} bytes; split it.`, { param: 'file' });
+  throw tooLong();
 }
+
+const tooLong = (): MeshError =>
+  new MeshError('payload_too_large', `A file has at most ${MOST_FILE_BYTES} bytes; split it.`, { param: 'file' });
 
 function fileBody({ id, bytes, createdAt, filename, purpose }: StoredFile): { readonly id: string } {
   const file = { id, object: 'file', bytes, created_at: createdAt, expires_at: null, filename, purpose };

@@ -101,7 +101,7 @@ export class ComputeSessions {
       found.push(...page.map((item) => this.#read(item, textOf(item, 'name'))));
       if (page.length < LIST_PAGE) break;
     }
-    return found;
+    return found.slice(0, MAX_LISTED);
   }
 
   /**

@@ -2,8 +2,8 @@
 import { join } from 'node:path';
 import { isRecord } from '../../../protocols/inference/bodies/body-json.ts';
 import { MeshError } from '../../common/errors.ts';
-import type { Startable } from '../../common/lifecycle.ts';
-import { SharedFile, type SharedFileComponents } from '../../storage/shared-file.ts';
+import type { SharedFileComponents } from '../../storage/shared-file.ts';
+import { SharedFileStore } from '../../storage/shared-file-store.ts';
 import { type ProvisionRule, parseRule } from './provision-rule.ts';
 
 type Rules = readonly ProvisionRule[];
@@ -12,11 +12,9 @@ const MAX_RULES = 128;
 const MAX_FILE_BYTES = 1024 * 1024;
 
 /** `<dataDir>/provisions.json`. Other processes may edit it while this one runs. All refusals leave it as it was. */
-export class ProvisionRules implements Startable {
-  readonly #file: SharedFile<Rules>;
-
+export class ProvisionRules extends SharedFileStore<Rules> {
   constructor(components: SharedFileComponents, { dataDir }: { readonly dataDir: string }) {
-    this.#file = new SharedFile<Rules>(components, {
+    super(components, {
       path: join(dataDir, 'provisions.json'),
       maxBytes: MAX_FILE_BYTES,
       empty: [],
@@ -25,28 +23,14 @@ export class ProvisionRules implements Startable {
     });
   }
 
-  /** Reads the file and from then on looks every second whether it changed. @throws MeshError as `SharedFile`. */
-  start(): Promise<void> {
-    return this.#file.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#file.stop();
-  }
-
-  /** Reads the file once: for commands, which do not `start`. */
-  load(): Promise<void> {
-    return this.#file.load();
-  }
-
   list(): Rules {
-    return this.#file.value;
+    return this.file.value;
   }
 
   /** Replaces the rule for the same model of the same cluster; its service keeps its name unless one is given. */
   async set(rule: ProvisionRule, { keepsName }: { readonly keepsName: boolean }): Promise<ProvisionRule> {
     let kept = rule;
-    await this.#file.edit((all) => {
+    await this.file.edit((all) => {
       const before = all.find((each) => isSame(each, rule));
       const service = before?.service ?? rule.service;
       if (keepsName) kept = { ...rule, service, template: rule.template && { ...rule.template, name: service } };
@@ -61,7 +45,7 @@ export class ProvisionRules implements Startable {
   /** @throws MeshError `not_found` that names what there is. */
   async remove(cluster: string, model: string): Promise<ProvisionRule> {
     let removed: ProvisionRule | undefined;
-    await this.#file.edit((all) => {
+    await this.file.edit((all) => {
       removed = all.find((each) => isSame(each, { cluster, model }));
       if (removed !== undefined) return all.filter((each) => each !== removed);
       const models = all.filter((each) => each.cluster === cluster).map((each) => each.model);
@@ -70,11 +54,6 @@ export class ProvisionRules implements Startable {
     });
     if (removed === undefined) throw new MeshError('not_found', `No model "${model}" is started by itself`);
     return removed;
-  }
-
-  /** Called after each change, whoever made it; returns the unsubscribe. */
-  onChange(listener: () => void): () => void {
-    return this.#file.onChange(listener);
   }
 }
 

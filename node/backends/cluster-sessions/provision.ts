@@ -48,6 +48,11 @@ export class Provision {
     return this.#starting !== null;
   }
 
+  /** When the start that is under way began, on the clock; null: there is none. */
+  get startingSince(): number | null {
+    return this.#starting?.since ?? null;
+  }
+
   /** Requests must not be sent there although it still answers. */
   get isParking(): boolean {
     return this.#parking !== null;

@@ -164,13 +164,19 @@ export class ProvisionedClusters implements Gateway {
     return { provision, fingerprint, backend: new ProvisionBackend({ clock, provision, live }, { id: fingerprint }) };
   }
 
-  /** Services of other rules of the same cluster that run or start. */
+  /**
+   * Services of other rules of the same cluster that run, or whose start began before this one's: of two that start at once
+   * one would not keep the other from it and be kept from it too.
+   */
   #running(rule: ProvisionRule): readonly string[] {
+    const own = this.#members.get(JSON.stringify(rule))?.provision.startingSince ?? Number.POSITIVE_INFINITY;
+    const isBefore = ({ rule: { service }, startingSince: since }: Provision): boolean =>
+      since !== null && (since < own || (since === own && service < rule.service));
     const live = new Set(this.#components.clusters.models().map(({ fingerprint }) => fingerprint));
     const others = [...this.#members.values()].filter(
       ({ provision: { rule: other } }) => other.cluster === rule.cluster && other.service !== rule.service,
     );
-    const running = others.filter(({ provision, fingerprint }) => provision.isStarting || live.has(fingerprint));
+    const running = others.filter(({ provision, fingerprint }) => isBefore(provision) || live.has(fingerprint));
     return running.map(({ provision }) => provision.rule.service);
   }
 

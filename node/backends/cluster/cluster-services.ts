@@ -107,6 +107,8 @@ export class ClusterServices {
       }
       this.#services = services.filter(({ id, isPublic }) => isPublic || this.#tokens.get(id) !== null);
       this.#tokens.keep(new Set(services.map(({ id }) => id)));
+      for (const known of this.#renewedAt.keys())
+        if (this.#serviceOf(known) === undefined) this.#renewedAt.delete(known);
     }
     // The manager's word counts; where it gave none, the service's own does.
     this.#vacant.clear();

@@ -1,20 +1,29 @@
 /** A fixture's endpoint that is a server with OpenAI's API: an HTTP backend that is asked for one model. */
 import type { CancelTimer, Clock } from '../../common/clock.ts';
 import type { EndpointState, FixtureEndpoint } from '../../storage/fixtures/fixture-types.ts';
+import type { StatusManifest } from '../../storage/status-manifest.ts';
 import type { GatewayHolder, GatewayView } from '../gateway.ts';
 import { askNamed } from '../openai-http/model-list.ts';
 import { OpenAiHttpBackend } from '../openai-http/openai-http.ts';
 import type { FixtureSite } from './fixture-site.ts';
+import { type SaidIdle, saidIdle } from './manifest-state.ts';
 
 export interface DirectSiteComponents {
   readonly clock: Clock;
   /** The key of now; null = none. */
   readonly key: () => string | null;
+  /** Of its cluster; null where there is none. */
+  readonly manifest: { readonly current: StatusManifest | null } | null;
   readonly onChange: () => void;
 }
 
 const POLL_MS = 30_000;
 const RETRY_MS = 1000;
+
+/** Those with the usual path are also asked what vLLM's and llama.cpp's servers have beside it. */
+function baseOf(apiUrl: string): { readonly url: string; readonly apiPath: string } {
+  return apiUrl.endsWith('/v1') ? { url: apiUrl.slice(0, -3), apiPath: '/v1' } : { url: apiUrl, apiPath: '' };
+}
 
 export class DirectSite implements FixtureSite {
   readonly endpoint: FixtureEndpoint;
@@ -43,7 +52,7 @@ export class DirectSite implements FixtureSite {
       {
         fingerprint: `direct:${slug}`,
         name: slug,
-        url: apiUrl.replace(/\/v1$/, ''),
+        ...baseOf(apiUrl),
         limits: { headersMs: timeoutMs, wholeAnswerMs: timeoutMs },
       },
     );
@@ -57,6 +66,8 @@ export class DirectSite implements FixtureSite {
     const { status, failures } = this.#backend;
     if (status === 'offline' && failures === 0) return 'unknown';
     if (status === 'offline' || status === 'unauthorized') return 'offline';
+    const idle = this.#idle;
+    if (idle !== null) return idle.state;
     return status === 'busy' ? 'queued' : 'running';
   }
 
@@ -77,16 +88,18 @@ export class DirectSite implements FixtureSite {
 
   holder(): GatewayHolder | null {
     const entry = this.#backend.models.find((each) => each.id === this.endpoint.model);
-    if (entry === undefined) return null;
+    if (entry === undefined || this.#idle !== null) return null;
     const { shared = false } = this.endpoint;
     return { backend: this.#backend, entry, suspect: this.#backend.status !== 'online', place: this.#place, shared };
   }
 
   view(): GatewayView {
     const { status, latencyMs, models, problem } = this.#backend;
+    const idle = this.#idle;
     return {
       ...{ fingerprint: this.fingerprint, kind: 'http', name: this.endpoint.slug, url: this.#url },
       ...{ status, latencyMs, models, problem },
+      ...(idle !== null && { status: idle.state === 'queued' ? 'busy' : 'offline', models: [], problem: idle.problem }),
       hasKey: this.#components.key() !== null,
       place: this.#place,
     };
@@ -113,6 +126,10 @@ export class DirectSite implements FixtureSite {
 
   close(): void {
     this.#backend.close();
+  }
+
+  get #idle(): SaidIdle | null {
+    return saidIdle(this.endpoint.model, this.#components.manifest?.current ?? null);
   }
 
   /** A dead server is asked after 1, 2, 4, … seconds, at last as seldom as one that lives. */

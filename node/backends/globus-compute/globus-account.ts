@@ -109,8 +109,9 @@ export class GlobusAccount {
       asReply(await requestStatus(endpointUuid, token, this.#compute.fetch(signal))),
     );
     const details = isRecord(json['details']) ? json['details'] : {};
-    const managers = Number(details['managers'] ?? Number.NaN);
-    return { isOnline: json['status'] === 'online', managers: Number.isInteger(managers) ? managers : null };
+    const { managers } = details;
+    const isCount = typeof managers === 'number' && Number.isInteger(managers);
+    return { isOnline: json['status'] === 'online', managers: isCount ? managers : null };
   }
 
   /** Fails whoever waits; what was submitted goes on there. */

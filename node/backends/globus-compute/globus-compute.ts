@@ -6,6 +6,7 @@ import { MeshError, toMeshError } from '../../common/errors.ts';
 import type { StreamCallbacks } from '../../storage/fixtures/fixture-types.ts';
 import type { Backend } from '../backend.ts';
 import { OpenAiAnswer, readResult } from '../openai-http/openai-answer.ts';
+import { withoutSecret } from '../openai-http/upstream-errors.ts';
 import { awaited } from './awaited.ts';
 import { answerOf, type CalledModel, packCall, pushedPieces, wantsStream } from './function-call.ts';
 import type { GlobusAccount } from './globus-account.ts';
@@ -171,6 +172,9 @@ export class GlobusComputeBackend implements Backend {
         for (const data of next.data) yield* reading.take(data);
       }
       yield await this.#pushedEnd(reading, { answer, returned, startedAt, firstAt, asking });
+    } catch (error) {
+      // A model server may repeat its parameters, and the function the whole of its arguments.
+      throw withoutSecret(toMeshError(error, 'upstream_error'), opened.token);
     } finally {
       opened.close();
       await answer?.close();

@@ -7,9 +7,11 @@ import type {
   FixtureCluster,
   FixtureEndpoint,
   FixtureSource,
+  GlobusPlace,
   StreamCallbacks,
 } from '../../storage/fixtures/fixture-types.ts';
 import type { Gateway, GatewayHolder, GatewayView } from '../gateway.ts';
+import { ManifestWatch } from '../openai-http/manifest-watch.ts';
 import { AccountPool } from './account-pool.ts';
 import { type CredentialSources, directKey, globusCredentials } from './credentials.ts';
 import { DirectSite } from './direct-site.ts';
@@ -54,6 +56,7 @@ export class GlobusSites implements Gateway, EndpointStates {
   #sites = new Map<string, Placed>();
   readonly #watches = new WatchPool<EndpointWatch>();
   readonly #jobs = new WatchPool<JobsWatch>();
+  readonly #manifests = new WatchPool<ManifestWatch>();
   readonly #listeners = new Set<() => void>();
   #ends: Promise<unknown> = Promise.resolve();
   #unsubscribe: (() => void) | null = null;
@@ -143,10 +146,10 @@ export class GlobusSites implements Gateway, EndpointStates {
     const before = this.#sites;
     this.#sites = new Map(
       endpoints.map((endpoint) => {
-        const qstat = clusters.find(({ name }) => name === endpoint.cluster)?.qstat ?? null;
-        const said = JSON.stringify([endpoint, qstat]);
+        const { qstat = null, statusUrl = null } = clusters.find(({ name }) => name === endpoint.cluster) ?? {};
+        const said = JSON.stringify([endpoint, qstat, statusUrl]);
         const known = before.get(endpoint.slug);
-        return [endpoint.slug, known?.said === said ? known : { ...this.#begin(endpoint, qstat), said }];
+        return [endpoint.slug, known?.said === said ? known : { ...this.#begin(endpoint, { qstat, statusUrl }), said }];
       }),
     );
     const kept = new Set(this.#sites.values());
@@ -155,15 +158,32 @@ export class GlobusSites implements Gateway, EndpointStates {
     this.#changed();
   }
 
-  #begin(endpoint: FixtureEndpoint, qstat: FixtureCluster['qstat']): Omit<Placed, 'said'> {
+  #begin(
+    endpoint: FixtureEndpoint,
+    { qstat, statusUrl }: Pick<FixtureCluster, 'qstat' | 'statusUrl'>,
+  ): Omit<Placed, 'said'> {
+    const { globus } = endpoint;
+    return globus === undefined ? this.#beginDirect(endpoint, statusUrl) : this.#beginGlobus(endpoint, globus, qstat);
+  }
+
+  #beginDirect(endpoint: FixtureEndpoint, statusUrl: string | null): Omit<Placed, 'said'> {
+    const { clock } = this.#components;
+    const onChange = (): void => this.#changed();
+    const key = (): string | null => directKey(endpoint, this.#credentials);
+    const watch = (manifest: string): ManifestWatch => new ManifestWatch({ clock, onChange }, { manifest });
+    const manifest = statusUrl === null ? null : this.#manifests.take(statusUrl, () => watch(statusUrl));
+    const site = new DirectSite({ clock, onChange, key, manifest }, endpoint);
+    site.look();
+    const giveBack = async (): Promise<void> => {
+      if (statusUrl !== null) await this.#manifests.giveBack(statusUrl);
+    };
+    return { site, giveBack };
+  }
+
+  #beginGlobus(endpoint: FixtureEndpoint, globus: GlobusPlace, qstat: FixtureCluster['qstat']): Omit<Placed, 'said'> {
     const { clock, callbacks } = this.#components;
     const onChange = (): void => this.#changed();
-    const { globus, cluster } = endpoint;
-    if (globus === undefined) {
-      const site = new DirectSite({ clock, onChange, key: () => directKey(endpoint, this.#credentials) }, endpoint);
-      site.look();
-      return { site, giveBack: () => Promise.resolve() };
-    }
+    const { cluster } = endpoint;
     const account = (): GlobusAccount | null => this.#accounts.of(globusCredentials(endpoint, this.#credentials));
     const watched = { clock, account, onChange };
     const key = `${cluster} ${globus.endpointUuid}`;

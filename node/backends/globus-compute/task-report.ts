@@ -13,6 +13,8 @@ export type TaskReport =
 /** FIRST's function says so when the model server refused: status, body, headers, each on its line. */
 const REFUSED =
   /API request failed with status code: (\d{3})(?:(?:\n|\\n)Response text: ([\s\S]*?)(?=(?:\n|\\n)Response (?:headers|time): |$))?/g;
+/** The end of a traceback says what happened. */
+const MAX_TRACEBACK_CHARS = 1024 * 1024;
 const UNREACHABLE = /Network error occurred|ConnectionError|Connection refused|ConnectTimeout/;
 const EXCEPTION = /^([A-Za-z_][\w.]{0,99})(?=:|$)/;
 
@@ -48,7 +50,8 @@ export function resultText(report: TaskReport, name: string): string {
 }
 
 /** What a traceback, or the text that a function gave for an error, means. */
-export function failureOf(traceback: string, name: string): MeshError {
+export function failureOf(text: string, name: string): MeshError {
+  const traceback = text.slice(-MAX_TRACEBACK_CHARS);
   const refused = [...traceback.matchAll(REFUSED)].at(-1);
   if (refused !== undefined) {
     const [, status, body = ''] = refused;

@@ -8,7 +8,8 @@ import { ContinuationBackend } from './continuation-backend.ts';
 import { type HttpTarget, keyFor, targetsOf } from './http-target.ts';
 import { ManifestWatch } from './manifest-watch.ts';
 import { askNamed } from './model-list.ts';
-import { OpenAiHttpBackend, type OpenAiHttpLimits } from './openai-http.ts';
+import type { OpenAiHttpLimits } from './openai-exchange.ts';
+import { OpenAiHttpBackend } from './openai-http.ts';
 
 export interface HttpNodesComponents {
   readonly registry: Pick<NodeRegistry, 'list' | 'keyOf' | 'onChange'>;
@@ -163,7 +164,7 @@ export class HttpNodes implements Gateway {
       if (this.#manifests.has(fingerprint)) continue;
       const watch = new ManifestWatch({ clock, onChange: () => this.#follow() }, { manifest });
       this.#manifests.set(fingerprint, watch);
-      watch.start();
+      watch.look();
     }
   }
 

@@ -44,12 +44,12 @@ export class ManifestWatch {
   }
 
   /** Reads it now and from then on. */
-  start(): void {
+  look(): void {
     if (this.#reading !== null || this.#life.signal.aborted) return;
     this.#cancel();
     this.#reading = this.#read().finally(() => {
       this.#reading = null;
-      if (!this.#life.signal.aborted) this.#cancel = this.#components.clock.after(this.#delayMs(), () => this.start());
+      if (!this.#life.signal.aborted) this.#cancel = this.#components.clock.after(this.#delayMs(), () => this.look());
     });
   }
 

@@ -1,4 +1,4 @@
-/** What a server says it serves: `GET /v1/models` as catalog entries. */
+/** What a server says it serves: `GET …/v1/models` as catalog entries. */
 
 import type { CatalogEntry, ModelState } from '../../../protocols/catalog/catalog.ts';
 import { isRecord } from '../../../protocols/inference/bodies/body-json.ts';
@@ -32,6 +32,8 @@ export interface ModelListOptions {
   /** Shown as bearer; null = none. */
   readonly key: string | null;
   readonly signal: AbortSignal;
+  /** Below the base URL: where OpenAI's API is. Default `/v1`. */
+  readonly apiPath?: string;
 }
 
 /** Where and how a server is asked. */
@@ -67,10 +69,11 @@ export function askNamed(ids: readonly string[]): AskModels {
  */
 export async function fetchModels(
   { client, clock }: AskedServer,
-  { name, key, signal }: ModelListOptions,
+  { name, key, signal, apiPath = '/v1' }: ModelListOptions,
 ): Promise<ModelList> {
   const startedAt = clock.now();
-  const ask = { method: 'GET', path: '/v1/models', headers: { accept: 'application/json', ...bearer(key) } } as const;
+  const headers = { accept: 'application/json', ...bearer(key) };
+  const ask = { method: 'GET', path: `${apiPath}/models`, headers } as const;
   try {
     const answer = await client.call(ask, PROBE_LIMITS, signal);
     try {
@@ -78,7 +81,7 @@ export async function fetchModels(
       const { status, headers } = answer;
       const body = await readText(answer.body, MAX_BODY_BYTES, name);
       if (status !== 200) throw errorOfRefusal({ name, status, headers, body, nowMs: Date.now() });
-      const models = parseModels(body, name);
+      const models = parseModels(body, name, ask.path);
       const waiting = isVllm(body) ? await fetchWaiting(client, { headers: bearer(key), signal }) : 0;
       return { models, latencyMs, waiting };
     } finally {
@@ -113,7 +116,7 @@ export function bearer(key: string | null): Record<string, string> {
  *
  * @throws MeshError `upstream_error` when it is no list of models.
  */
-export function parseModels(body: string, name: string): readonly CatalogEntry[] {
+export function parseModels(body: string, name: string, path: string = '/v1/models'): readonly CatalogEntry[] {
   let json: unknown;
   try {
     json = JSON.parse(body) as unknown;
@@ -121,7 +124,7 @@ export function parseModels(body: string, name: string): readonly CatalogEntry[]
     json = null;
   }
   const list = isRecord(json) ? json['data'] : null;
-  if (!Array.isArray(list)) throw new MeshError('upstream_error', `${name} gave no list of models at /v1/models`);
+  if (!Array.isArray(list)) throw new MeshError('upstream_error', `${name} gave no list of models at ${path}`);
   const entries = new Map<string, CatalogEntry>();
   for (const item of list.slice(0, MAX_MODELS) as unknown[]) {
     const entry = parseModel(item);

@@ -18,6 +18,10 @@ export interface Refusal {
 }
 
 const MAX_MESSAGE_LENGTH = 500;
+/** Where a message that was too long ends. */
+const CUT = '…';
+/** So many characters of a secret in a row are no coincidence. */
+const SHORTEST_PART = 4;
 const MAX_RETRY_AFTER_MS = 3_600_000;
 
 /** Codes that other meshnodes and common servers send, where the status alone says too little. */
@@ -56,7 +60,7 @@ export function errorOfRefusal(refusal: Refusal): MeshError {
 
 /** The error that `{"error": …}` within an answer of status 200 becomes. */
 export function errorInBand(name: string, error: unknown): MeshError {
-  const said = readError(JSON.stringify({ error }));
+  const said = readSaid({ error }, '');
   const status = Number(said.code);
   const isStatus = Number.isInteger(status) && status >= 400 && status <= 599;
   const code = isStatus ? codeOf(status, said) : (BY_CODE.get(said.code) ?? BY_CODE.get(said.type) ?? 'upstream_error');
@@ -72,10 +76,41 @@ export function parseRetryAfter(value: string | undefined, nowMs: number): numbe
   return Number.isFinite(waitMs) ? Math.min(Math.max(0, Math.round(waitMs)), MAX_RETRY_AFTER_MS) : null;
 }
 
-/** The error with every occurrence of `secret` taken out of its message: a server may repeat what it was sent. */
+/**
+ * The error with `secret` taken out of what it says, as it is, encoded, or cut short: a server may repeat what it was
+ * sent, headers too.
+ */
 export function withoutSecret(error: MeshError, secret: string | null): MeshError {
-  if (secret === null || !error.message.includes(secret)) return error;
-  return new MeshError(error.code, error.message.replaceAll(secret, '[key]'), error.facts);
+  if (secret === null || secret === '') return error;
+  const forms = formsOf(secret);
+  const message = forms.reduce(withoutForm, error.message);
+  const { param, ...facts } = error.facts;
+  const isParamClean = param === undefined || !forms.some((form) => param.includes(form));
+  if (message === error.message && isParamClean) return error;
+  return new MeshError(error.code, message, param === undefined || !isParamClean ? facts : { ...facts, param });
+}
+
+/** As a program may spill it; in base64 also within a longer text, such as the `id:secret` of a Basic header. */
+function formsOf(secret: string): readonly string[] {
+  const bytes = Buffer.from(secret);
+  const encoded = [0, 1, 2].flatMap((before) => {
+    const text = Buffer.concat([Buffer.alloc(before), bytes]).toString('base64url');
+    const own = text.slice(before === 0 ? 0 : before + 1, Math.floor(((bytes.length + before) * 8) / 6));
+    return [own, own.replaceAll('-', '+').replaceAll('_', '/')];
+  });
+  const hex = bytes.toString('hex');
+  const others = [encodeURIComponent(secret), JSON.stringify(secret).slice(1, -1), hex, hex.toUpperCase(), ...encoded];
+  return [...new Set([secret, ...others.filter(({ length }) => length >= SHORTEST_PART)])];
+}
+
+function withoutForm(message: string, form: string): string {
+  const whole = message.replaceAll(form, '[key]');
+  if (!whole.includes(CUT)) return whole;
+  for (let length = form.length - 1; length >= SHORTEST_PART; length -= 1) {
+    const part = form.slice(0, length) + CUT;
+    if (whole.includes(part)) return whole.replaceAll(part, `[key]${CUT}`);
+  }
+  return whole;
 }
 
 /** A word such as `content_policy_violation`: clients look for it, and our codes are fewer. */
@@ -105,22 +140,30 @@ function codeOf(status: number, said: SaidError): ErrorCode {
 /** OpenAI's shape, that of servers which say `{"message"}` or `{"detail"}` only, or text. HTML says nothing. */
 function readError(body: string): SaidError {
   const json = parseJson(body);
+  return readSaid(json, json === undefined && !body.trimStart().startsWith('<') ? body : '');
+}
+
+/** `plain`: what counts as its message where there is none. */
+function readSaid(json: unknown, plain: string): SaidError {
   const outer = isRecord(json) ? json : {};
   const inner = isRecord(outer['error']) ? outer['error'] : outer;
   const message = [inner['message'], outer['error'], outer['detail'], outer['message']].find(
     (it) => typeof it === 'string',
   );
-  const plain = json === undefined && !body.trimStart().startsWith('<') ? body : '';
   const param = inner['param'];
   return {
     message: oneLine(typeof message === 'string' ? message : plain),
-    code: String(inner['code'] ?? ''),
-    type: String(inner['type'] ?? ''),
+    code: wordOf(inner['code']),
+    type: wordOf(inner['type']),
     param: typeof param === 'string' && /^[\w.[\]-]{1,64}$/.test(param) ? param : null,
   };
 }
 
+/** Objects are no words, and some cannot even be made into a text. */
+const wordOf = (value: unknown): string =>
+  typeof value === 'string' || typeof value === 'number' ? String(value) : '';
+
 function oneLine(text: string): string {
   const line = text.replace(/[\p{Cc}\s]+/gu, ' ').trim();
-  return line.length > MAX_MESSAGE_LENGTH ? `${line.slice(0, MAX_MESSAGE_LENGTH)}…` : line;
+  return line.length > MAX_MESSAGE_LENGTH ? `${line.slice(0, MAX_MESSAGE_LENGTH)}${CUT}` : line;
 }

@@ -1,5 +1,6 @@
 /** From a body's bytes to JSON that a schema can check. */
 import { MeshError } from '../../../node/common/errors.ts';
+import { scanJson } from './json-scan.ts';
 
 /**
  * The JSON of a body, with explicit nulls of its own fields taken out: they are the same as absent.
@@ -23,6 +24,8 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
 }
 
 function parseJson(bytes: Uint8Array): unknown {
+  // From peers and from files too: what nests too deep ends in an overflowing stack wherever it is written again.
+  scanJson(bytes);
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);

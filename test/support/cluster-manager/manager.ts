@@ -5,6 +5,7 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { stopServer } from '../http-server.ts';
 import { AppProxy } from './app-proxy.ts';
 import { Problem } from './problem.ts';
 import { ManagerRoutes } from './routes.ts';
@@ -122,10 +123,7 @@ export class ClusterManager {
     this.sessions.stop();
     this.services.stop();
     await this.app.stop();
-    if (!this.#server.listening) return;
-    this.#server.close();
-    this.#server.closeAllConnections();
-    await once(this.#server, 'close');
+    await stopServer(this.#server);
   }
 
   #nowMs(): number {

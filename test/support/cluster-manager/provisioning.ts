@@ -17,16 +17,13 @@ import {
 } from '../../../node/backends/cluster-sessions/provisioned-clusters.ts';
 import { systemClock } from '../../../node/common/clock.ts';
 import { silentLogger } from '../../../node/common/logger.ts';
-import { Metrics } from '../../../node/common/metrics.ts';
-import { Breakers } from '../../../node/routing/breakers.ts';
-import { MeshDispatcher } from '../../../node/routing/mesh-dispatcher.ts';
-import { Router } from '../../../node/routing/router.ts';
-import { RoutingStats } from '../../../node/routing/routing-stats.ts';
 import { ClusterRegistry } from '../../../node/storage/cluster-registry.ts';
 import type { InferenceEvent, InferenceRequest } from '../../../protocols/inference/events.ts';
+import { loneDispatcher } from '../lone-routing.ts';
 import { ScriptedEngine } from '../scripted-engine.ts';
 import { startFacade } from '../scripted-facade.ts';
 import { plainStore } from '../secret-parts.ts';
+import { untilChange } from '../until-change.ts';
 import { ClusterManager, KEYPAIR, type ManagerOptions } from './manager.ts';
 
 export interface ProvisioningBench {
@@ -68,16 +65,7 @@ export async function provisioningBench(
   const wished = { cluster: 'lab', model: 'llama-3-70b', image: 'vllm:latest' };
   const rule = (wish: Partial<ProvisionWish> = {}): Promise<ProvisionRule> =>
     rules.set(provisionRule({ ...wished, ...wish }), { keepsName: false });
-  const until = (isTrue: () => boolean): Promise<void> =>
-    new Promise((resolve) => {
-      const look = (): void => {
-        if (!isTrue()) return;
-        off();
-        resolve();
-      };
-      const off = gateway.onChange(look);
-      look();
-    });
+  const until = (isTrue: () => boolean): Promise<void> => untilChange(gateway, isTrue);
   return { manager, registry, rules, gateway, rule, until };
 }
 
@@ -97,17 +85,7 @@ export async function provisioningFacade(
   options: Partial<FacadeOptions> = {},
 ): Promise<string> {
   const local = new ScriptedEngine({ fingerprint: '12D3KooWHere', models: [], tokenDelayMs: 0 });
-  const stats = new RoutingStats({ clock: systemClock });
-  const router = new Router({
-    local,
-    index: { holders: () => [], drop: () => {} },
-    providers: { find: async () => [] },
-    stats,
-    peerBackend: () => local,
-    gateways: gateway,
-  });
-  const common = { clock: systemClock, logger: silentLogger, metrics: new Metrics() };
-  const dispatcher = new MeshDispatcher({ router, breakers: new Breakers(common), stats, ...common });
+  const dispatcher = loneDispatcher({ local, gateways: gateway });
   const remoteModels = () => gateway.models();
   const facade = await startFacade({}, options, { dispatcher, remoteModels, localModels: () => [] });
   context.after(() => facade.stop());

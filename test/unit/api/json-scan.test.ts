@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { scanJson } from '../../../node/api/json-scan.ts';
+import { bodyJson } from '../../../protocols/inference/bodies/body-json.ts';
+import { scanJson } from '../../../protocols/inference/bodies/json-scan.ts';
 import fc from '../../support/fc.ts';
 
 const scan = (text: string): void => scanJson(Buffer.from(text));
@@ -15,6 +16,12 @@ describe('scanJson', () => {
 
   it('ends on a bomb of 400,000 levels', () => {
     assert.throws(() => scan('['.repeat(400_000)), refused);
+  });
+
+  it('stands before every body, those of peers too', () => {
+    const deep = '['.repeat(65) + ']'.repeat(65);
+    assert.throws(() => bodyJson(Buffer.from(`{"model":"m","metadata":${deep}}`)), refused);
+    assert.throws(() => bodyJson(Buffer.from('{"model":"m","__proto__":{}}')), refused);
   });
 
   it('counts only brackets outside strings', () => {

@@ -74,6 +74,11 @@ test('a failure that may pass is tried again, less and less often, and not for e
     afterMs: 2000,
     counts: false,
   });
+  assert.deepEqual(verdictOf(new MeshError('model_starting', 'no', { retryAfterMs: 600_000 }), 99), {
+    kind: 'again',
+    afterMs: 30_000,
+    counts: false,
+  });
   const pauses = [0, 1, 2, 3].map((tries) => verdictOf(new MeshError('engine_failed', 'no'), tries));
   assert.deepEqual(
     pauses.map((verdict) => (verdict.kind === 'again' ? verdict.afterMs : null)),
@@ -96,12 +101,15 @@ test('room is what nobody uses: here by what runs, at a peer by what it reports 
   assert.equal(freeSlots(sketched({ id: 'p', state: 'on-disk', reported: 1 }), none, 0), 0);
 });
 
-function roomOver(candidates: () => readonly Candidate[]) {
+function roomOver(candidates: (model: string) => readonly Candidate[], chain: readonly string[] = ['m']) {
   const clock = new ManualClock();
   const health = new BackendHealth({ breakers: new Breakers({ clock }), clock });
-  const router = { candidates, lookFurther: async () => {}, forget: () => {} };
+  const looked: string[] = [];
+  const lookFurther = async (model: string): Promise<void> => void looked.push(model);
+  const router = { candidates, lookFurther, forget: () => {} };
   const seen = batchHealth(health, clock);
-  return { clock, health, seen, room: new BatchRoom({ router, health: seen, used: () => 0, clock }) };
+  const room = new BatchRoom({ router, health: seen, used: () => 0, chainOf: () => chain, clock });
+  return { clock, health, seen, looked, room };
 }
 
 test('whoever has more room than this machine is asked first, and who has none is not asked', () => {
@@ -115,14 +123,14 @@ test('whoever has more room than this machine is asked first, and who has none i
   assert.deepEqual(idsOf(), ['here', 'free']);
   here = 2;
   assert.deepEqual(idsOf(), ['free']);
-  assert.equal(room.free('m', 'public'), 3);
-  assert.equal(room.free('m', 'local'), 1);
+  assert.equal(room.free('m', 'chat', 'public'), 3);
+  assert.equal(room.free('m', 'chat', 'local'), 1);
 });
 
 test('a model that nobody within the boundary has is told from one that is busy', () => {
   const { room } = roomOver(() => [sketched({ id: 'full', reported: 4 })]);
-  assert.equal(room.free('m', 'mesh'), 0);
-  assert.equal(room.free('m', 'local'), null);
+  assert.equal(room.free('m', 'chat', 'mesh'), 0);
+  assert.equal(room.free('m', 'chat', 'local'), null);
 });
 
 test('a peer that has no room for batch work is left alone by batch work, and by nobody else', () => {
@@ -133,4 +141,24 @@ test('a peer that has no room for batch work is left alone by batch work, and by
   assert.equal(health.obstacle('p', 'm'), null);
   clock.advance(1001);
   assert.equal(seen.obstacle('p', 'm'), null);
+});
+
+test('a model that starts is left alone by batch work until it makes sense to come back, the others there are not', () => {
+  for (const kind of ['http', 'peer'] as const) {
+    const { health, seen, clock } = roomOver(() => []);
+    seen.acquire({ id: 'x', kind, model: 'm' })?.failed(new MeshError('model_starting', 'no', { retryAfterMs: 5000 }));
+    assert.deepEqual(seen.obstacle('x', 'm'), { kind: 'cooling_off', retryInMs: 5000 });
+    assert.equal(seen.obstacle('x', 'other'), null);
+    assert.equal(health.obstacle('x', 'm'), null);
+    clock.advance(5001);
+    assert.equal(seen.obstacle('x', 'm'), null);
+  }
+});
+
+test('a name has the room of all that it stands for, vectors only that of the first, and what is missing is looked for', async () => {
+  const { room, looked } = roomOver((model) => (model === 'near' ? [sketched({ id: 'p' })] : []), ['far', 'near']);
+  assert.equal(room.free('name', 'chat', 'public'), 3);
+  assert.equal(room.free('name', 'embedding', 'public'), null);
+  await room.lookFurther('name', new AbortController().signal);
+  assert.deepEqual(looked, ['far']);
 });

@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { BackendHealth } from '../../../node/routing/backend-health.ts';
+import { Breakers } from '../../../node/routing/breakers.ts';
 import { orderCandidates } from '../../../node/routing/candidate.ts';
 import { mayUse, rankOf, rankTargets, type TargetState } from '../../../node/routing/federated-order.ts';
+import { Selector } from '../../../node/routing/selector.ts';
 import { STRATEGY_NAMES } from '../../../node/routing/settings.ts';
 import { FIRST_CURSOR, STRATEGIES } from '../../../node/routing/strategies.ts';
 import fc from '../../support/fc.ts';
 import { fixtureEndpoint, targetOf } from '../../support/first-parts.ts';
+import { ManualClock } from '../../support/manual-clock.ts';
 import { sketched } from '../../support/sketched-candidate.ts';
 
 const STATES = ['running', 'queued', 'cold', 'stopped', 'offline', 'unknown'] as const;
@@ -102,4 +106,20 @@ test('F-16 among targets of one rank the strategy chooses', () => {
     ordered.map(({ backend }) => backend.id),
     ['globus:b', 'globus:a'],
   );
+});
+
+test('F-16 the record of a request shows the ranks of the targets, and none where there are none', () => {
+  const clock = new ManualClock();
+  const selector = new Selector({ health: new BackendHealth({ breakers: new Breakers({ clock }), clock }) });
+  const question = { model: 'm', boundary: 'public', strategy: 'least-loaded', tried: new Set<string>() } as const;
+  const candidates = [sketched({ id: 'peer' }), { ...sketched({ id: 'globus:a', state: 'on-disk' }), rank: 2 }];
+  const { records } = selector.choose(candidates, question);
+  assert.deepEqual(
+    records.map(({ backend, rank }) => [backend, rank]),
+    [
+      ['peer', undefined],
+      ['globus:a', 2],
+    ],
+  );
+  assert.ok(!('rank' in (records[0] ?? {})));
 });

@@ -144,6 +144,7 @@ test('D-46 how a service fails is told as this node, by a code that leaves its e
     ['upstream_error', 'engine_failed'],
     ['peer_unreachable', 'engine_failed'],
     ['rate_limited', 'engine_failed'],
+    ['model_starting', 'model_starting'],
   ];
   for (const [code, expected] of rows) {
     const answer = async function* (): AsyncGenerator<InferenceEvent> {
@@ -156,6 +157,7 @@ test('D-46 how a service fails is told as this node, by a code that leaves its e
       assert.equal(error.code, expected, code);
       assert.doesNotMatch(error.message, /secret|canary|api:/);
       assert.equal(error.cause, undefined);
+      if (expected === 'model_starting') assert.equal(error.facts.retryAfterMs, 60_000);
       return true;
     });
   }

@@ -177,6 +177,24 @@ test('a database that cannot be read is set aside with its files, and batches be
   anew.close();
 });
 
+test('a database that another program holds just now is left alone, with a word of what to look for', () => {
+  const { store, dataDir } = setUp();
+  const { id } = begin(store, 1);
+  store.close();
+  const other = new DatabaseSync(path.join(dataDir, 'batches.db'));
+  other.exec('PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE');
+  assert.throws(() => setUp(dataDir), {
+    code: 'internal_error',
+    message: /database is locked\): is it in use elsewhere/,
+  });
+  other.exec('ROLLBACK');
+  other.close();
+  const again = setUp(dataDir);
+  assert.equal(again.store.get(id)?.id, id);
+  assert.deepEqual(again.warnings, []);
+  again.store.close();
+});
+
 test('a database of a newer release is left alone', () => {
   const { store, dataDir } = setUp();
   store.close();

@@ -112,6 +112,11 @@ test('a direct endpoint takes the base of its API, also where one call of it was
       boundary: 'public',
     });
   }
+  assert.deepEqual(direct('https://api.example.org/api/paas/v4/chat/completions'), {
+    ...expected,
+    apiUrl: 'https://api.example.org/api/paas/v4',
+    boundary: 'public',
+  });
   assert.deepEqual(direct('http://10.0.0.5:8000/openai/v1/'), {
     ...expected,
     apiUrl: 'http://10.0.0.5:8000/openai/v1',
@@ -207,8 +212,8 @@ test('what is wrong is told with its file, entry and field, and without its valu
       /api_key_env_name is no name of an environment variable$/,
     ],
     [
-      endpoint(2, { endpoint_adapter: DIRECT, config: { api_url: 'https://h/api' } }),
-      /fields\.config\.api_url does not end in \/v1/,
+      endpoint(2, { endpoint_adapter: DIRECT, config: { api_url: 'https://h' } }),
+      /fields\.config\.api_url has no path/,
     ],
     [federated(2, [{ cluster: 'c', framework: 'f' }]), /fields\.targets\[0\]\.model is missing/],
     [federated(2, [], { targets: 'none' }), /fields\.targets is no list/],

@@ -7,6 +7,7 @@ import { after, test } from 'node:test';
 import { ModelFiles, type ModelFilesOptions } from '../../../node/storage/model-files.ts';
 import { readFileName } from '../../../node/storage/model-scan.ts';
 import { ggufBytes } from '../../support/gguf.ts';
+import { untilChange } from '../../support/until-change.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'meshnode-models-'));
 after(() => rmSync(root, { recursive: true, force: true }));
@@ -37,21 +38,8 @@ const ids = (files: ModelFiles): string[] =>
     .map((file) => file.id)
     .toSorted();
 
-/** Resolves as soon as `holds`, looking after each change. */
-function until(files: ModelFiles, holds: () => boolean): Promise<void> {
-  return new Promise((resolve) => {
-    const look = (): void => {
-      if (!holds()) return;
-      unsubscribe();
-      resolve();
-    };
-    const unsubscribe = files.onChange(look);
-    look();
-  });
-}
-
 const hashed = (files: ModelFiles): Promise<void> =>
-  until(files, () => files.list().every((file) => file.digest !== null));
+  untilChange(files, () => files.list().every((file) => file.digest !== null));
 
 test('lists the files below the models dir by their stems, with what their headers say', async () => {
   const dir = place();
@@ -97,9 +85,9 @@ test('N-9 a file that appears is listed, one that goes is dropped', async () => 
   await files.start();
   assert.deepEqual(ids(files), []);
   put(join(dir, 'models/new.gguf'));
-  await until(files, () => ids(files).includes('new'));
+  await untilChange(files, () => ids(files).includes('new'));
   rmSync(join(dir, 'models/new.gguf'));
-  await until(files, () => ids(files).length === 0);
+  await untilChange(files, () => ids(files).length === 0);
   await files.stop();
 });
 
@@ -109,7 +97,7 @@ test('a file in a new subdirectory is seen too', async () => {
   await files.start();
   mkdirSync(join(dir, 'models/sub'));
   put(join(dir, 'models/sub/late.gguf'));
-  await until(files, () => ids(files).includes('late'));
+  await untilChange(files, () => ids(files).includes('late'));
   await files.stop();
 });
 
@@ -173,7 +161,7 @@ test('a split model is listed once by its name without the shard, and only when 
   assert.deepEqual(ids(files), []);
   assert.match(warnings.join(), /big-00001-of-00002\.gguf lacks its part 2 of 2/);
   put(join(dir, 'models/big-00002-of-00002.gguf'));
-  await until(files, () => ids(files).includes('big'));
+  await untilChange(files, () => ids(files).includes('big'));
   assert.equal(files.list().length, 1);
   assert.equal(files.list()[0]?.sizeBytes, 2 * ggufBytes().length);
   await files.stop();
@@ -189,9 +177,9 @@ test('the demo model is there only while there is no other', async () => {
   await files.start();
   assert.deepEqual(ids(files), ['meshnode-demo']);
   put(join(dir, 'models/real.gguf'));
-  await until(files, () => ids(files).join() === 'real');
+  await untilChange(files, () => ids(files).join() === 'real');
   rmSync(join(dir, 'models/real.gguf'));
-  await until(files, () => ids(files).join() === 'meshnode-demo');
+  await untilChange(files, () => ids(files).join() === 'meshnode-demo');
   await files.stop();
 });
 

@@ -1,5 +1,5 @@
 /** A look at a body's bytes before `JSON.parse`: bounded nesting and no key that could reach a prototype. */
-import { MeshError } from '../common/errors.ts';
+import { MeshError } from '../../../node/common/errors.ts';
 
 const MAX_DEPTH = 64;
 const QUOTE = 0x22;
