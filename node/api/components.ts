@@ -146,7 +146,10 @@ export interface FacadeOptions {
   readonly allowOrigins: readonly string[];
   /** A larger body is a 413. Default 16 MiB. */
   readonly bodyLimitBytes?: number;
-  /** A request's headers, and the whole request, must have arrived by then. Defaults 5 s and 10 s. */
+  /**
+   * A request's headers, and the whole request, must have arrived by then. Defaults 20 s and 30 s: while this process is
+   * suspended the time goes on, and what arrived meanwhile is read too late.
+   */
   readonly headersTimeoutMs?: number;
   readonly requestTimeoutMs?: number;
   /** How often the two above are looked at. Default 1 s. */
@@ -173,8 +176,8 @@ export type ResolvedFacadeOptions = Required<FacadeOptions>;
 export function resolveFacadeOptions(options: FacadeOptions): ResolvedFacadeOptions {
   return {
     bodyLimitBytes: 16 * 1024 * 1024,
-    headersTimeoutMs: 5_000,
-    requestTimeoutMs: 10_000,
+    headersTimeoutMs: 20_000,
+    requestTimeoutMs: 30_000,
     timeoutCheckMs: 1_000,
     keepAliveMs: 65_000,
     maxConnections: 256,

@@ -75,7 +75,7 @@ export function nodeRows(run: FaultRun): void {
     let turn = 0;
     // As many of the demo model as two cores that also run five nodes can answer.
     const next = () => run.question(turn % 4 === 0 ? 'demo' : 'scripted', turn++);
-    const asked = await run.load(20, next, async () => {
+    const asked = await run.load(10, next, async () => {
       for (const index of [...SCRIPTED, ...REAL])
         assert.equal(await mesh.restart(index), 0, `machine ${index} drained`);
     });
