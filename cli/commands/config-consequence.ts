@@ -23,6 +23,9 @@ export async function editConsequence(invocation: Invocation, edit: ConfigEdit):
   if (api === null) return { effect: 'start', note: 'It counts from the next start on: no node is running here.' };
   if (!edit.live) return { effect: 'start', note: 'The running node takes it over when it is started again.' };
   const wanted = settingValue(configOf(invocation), edit.key);
+  // No route shows tables such as models.aliases.
+  if (typeof wanted === 'object')
+    return { effect: 'now', note: 'The running node takes it over within a second, unless a flag of its own wins.' };
   if (await follows(api, edit.key.slice(edit.key.lastIndexOf('.') + 1), wanted))
     return { effect: 'now', note: 'The running node has taken it over.' };
   const why = 'a flag or variable that wins, or another config file';

@@ -109,7 +109,7 @@ function configFlag(flags: Parameters<Command['run']>[0]['flags']): typeof flags
 
 function shown(value: unknown): string {
   if (value === null) return '-';
-  if (!Array.isArray(value)) return String(value);
+  if (!Array.isArray(value)) return typeof value === 'object' ? JSON.stringify(value) : String(value);
   return value.map((item) => (typeof item === 'string' ? item : modelText(item))).join(', ') || '-';
 }
 

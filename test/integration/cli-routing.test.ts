@@ -152,6 +152,16 @@ test('D-15 config set changes the strategy of the node that runs, without a rest
   assert.deepEqual(read(join(node.home, '.config/meshnode/config.json')), { facade: { port: 0 } });
 });
 
+test('a table is set and shown as the JSON that it is', async () => {
+  await using node = await withNode();
+  const table = '{"gpt-4o-mini":["small","large"]}';
+  const { code, out } = await node.run(['config', 'set', 'models.aliases', table]);
+  assert.equal(code, 0);
+  assert.ok(out.startsWith(`models.aliases = ${table}: `), out);
+  assert.match(out, /takes it over within a second/);
+  assert.equal((await node.run(['config', 'get', 'models.aliases'])).out, `${table}\n`);
+});
+
 test('D-10 D-15 config set refuses an unknown strategy or key with one line, and changes nothing', async () => {
   await using node = await withNode();
   const rows: readonly (readonly [readonly string[], RegExp])[] = [
