@@ -12,7 +12,7 @@ import { silentLogger } from '../node/common/logger.ts';
 import { loadConfig } from '../node/config.ts';
 import { MeshNode } from '../node/mesh-node.ts';
 import { quantile } from './quantile.ts';
-import { writeRandomModel } from './random-model.ts';
+import { withRandomModel } from './random-model.ts';
 import type { BenchResult, BenchRow } from './result.ts';
 import { timedChat } from './timed-chat.ts';
 
@@ -32,16 +32,11 @@ const THOUGHT_MS = 60;
 const ALONE_MS = 4000;
 
 export async function benchBatch(): Promise<BenchResult> {
-  const dir = mkdtempSync(path.join(tmpdir(), 'meshnode-bench-'));
-  try {
-    const random = path.join(dir, 'random.gguf');
-    writeRandomModel(random);
+  return await withRandomModel(async (random) => {
     const demo = { model: 'demo', path: demoModelPath(), maxTokens: 16, samples: 60, lineTokens: 48 };
     const large = { model: 'random', path: random, maxTokens: 4, samples: 20, lineTokens: 16 };
     return { name: 'batch', rows: [...(await measured(demo)), ...(await measured(large))] };
-  } finally {
-    rmSync(dir, { recursive: true, force: true });
-  }
+  });
 }
 
 async function measured(plan: Plan): Promise<BenchRow[]> {

@@ -2,9 +2,7 @@
  * What an engine costs those beside it: delays of the node's event loop while a model is loaded and answers, memory of
  * the child beyond model and context, and the time to first token while another request's prompt is evaluated.
  */
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
-import os from 'node:os';
-import path from 'node:path';
+import { readFileSync, statSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { EngineEvent } from '../node/backends/backend.ts';
@@ -14,7 +12,7 @@ import { readGgufHeader } from '../node/storage/gguf-header.ts';
 import type { InferenceRequest } from '../protocols/inference/events.ts';
 import { benchedEngine } from './benched-engine.ts';
 import { median } from './quantile.ts';
-import { writeRandomModel } from './random-model.ts';
+import { withRandomModel } from './random-model.ts';
 import { type BenchResult, type BenchRow, machineLine, table } from './result.ts';
 
 const MODEL = 'random-110m';
@@ -31,19 +29,17 @@ const MIB = 2 ** 20;
 
 /** Each row beside its baseline of the same run. */
 export async function benchEngineLoop({ loads = LOADS, rounds = TTFT_ROUNDS } = {}): Promise<BenchResult> {
-  const folder = mkdtempSync(path.join(os.tmpdir(), 'meshnode-bench-'));
-  const modelPath = path.join(folder, `${MODEL}.gguf`);
-  writeRandomModel(modelPath);
-  const engine = benchedEngine({ id: MODEL, path: modelPath, contextTokens: CONTEXT_TOKENS, parallel: PARALLEL });
-  engine.start();
-  try {
-    const delays = await loopDelays(engine, loads);
-    const memory = await childMemory(engine, modelPath);
-    return { name: 'engine-loop', rows: [...delays, memory, await firstTokens(engine, rounds)] };
-  } finally {
-    await engine.stop(AbortSignal.timeout(5_000));
-    rmSync(folder, { recursive: true, force: true });
-  }
+  return await withRandomModel(async (modelPath) => {
+    const engine = benchedEngine({ id: MODEL, path: modelPath, contextTokens: CONTEXT_TOKENS, parallel: PARALLEL });
+    engine.start();
+    try {
+      const delays = await loopDelays(engine, loads);
+      const memory = await childMemory(engine, modelPath);
+      return { name: 'engine-loop', rows: [...delays, memory, await firstTokens(engine, rounds)] };
+    } finally {
+      await engine.stop(AbortSignal.timeout(5_000));
+    }
+  });
 }
 
 async function loopDelays(engine: LlamaEngine, loads: number): Promise<readonly BenchRow[]> {

@@ -1,12 +1,9 @@
 /** What the second turn of a chat costs: the prompt time of a turn that goes on from a held one, against the first's. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import os from 'node:os';
-import path from 'node:path';
 import type { LlamaEngine } from '../node/backends/llama-cpp/engine.ts';
 import type { EndEvent, InferenceRequest } from '../protocols/inference/events.ts';
 import { benchedEngine } from './benched-engine.ts';
 import { median } from './quantile.ts';
-import { writeRandomModel } from './random-model.ts';
+import { withRandomModel } from './random-model.ts';
 import { type BenchResult, machineLine, table } from './result.ts';
 
 const MODEL = 'random-110m';
@@ -31,34 +28,32 @@ interface Turn {
 
 /** Medians of chats that have nothing in common, one after the other. */
 export async function benchEnginePrefix({ rounds = ROUNDS } = {}): Promise<BenchResult> {
-  const folder = mkdtempSync(path.join(os.tmpdir(), 'meshnode-bench-'));
-  const modelPath = path.join(folder, `${MODEL}.gguf`);
-  writeRandomModel(modelPath);
-  const engine = benchedEngine({ id: MODEL, path: modelPath, contextTokens: CONTEXT_TOKENS, parallel: PARALLEL });
-  engine.start();
-  try {
-    // Loads the model and warms it up.
-    await chat(engine, 'warm-up');
-    const pairs: (readonly [first: Turn, second: Turn])[] = [];
-    for (let round = 0; round < rounds; round += 1) pairs.push(await chat(engine, `${round}`));
-    const promptMs = ({ end }: Turn): number => end.timings.promptMs;
-    return {
-      name: 'engine-prefix',
-      rows: [
-        {
-          what: `prompt time of the second turn (${tokensLine(pairs.at(-1))})`,
-          value: median(pairs.map(([, second]) => promptMs(second))),
-          unit: 'ms',
-          baseline: median(pairs.map(([first]) => promptMs(first))),
-          ratio: median(pairs.map(([first, second]) => promptMs(second) / promptMs(first))),
-          target: 'ratio <= 0.15',
-        },
-      ],
-    };
-  } finally {
-    await engine.stop(AbortSignal.timeout(5_000));
-    rmSync(folder, { recursive: true, force: true });
-  }
+  return await withRandomModel(async (modelPath) => {
+    const engine = benchedEngine({ id: MODEL, path: modelPath, contextTokens: CONTEXT_TOKENS, parallel: PARALLEL });
+    engine.start();
+    try {
+      // Loads the model and warms it up.
+      await chat(engine, 'warm-up');
+      const pairs: (readonly [first: Turn, second: Turn])[] = [];
+      for (let round = 0; round < rounds; round += 1) pairs.push(await chat(engine, `${round}`));
+      const promptMs = ({ end }: Turn): number => end.timings.promptMs;
+      return {
+        name: 'engine-prefix',
+        rows: [
+          {
+            what: `prompt time of the second turn (${tokensLine(pairs.at(-1))})`,
+            value: median(pairs.map(([, second]) => promptMs(second))),
+            unit: 'ms',
+            baseline: median(pairs.map(([first]) => promptMs(first))),
+            ratio: median(pairs.map(([first, second]) => promptMs(second) / promptMs(first))),
+            target: 'ratio <= 0.15',
+          },
+        ],
+      };
+    } finally {
+      await engine.stop(AbortSignal.timeout(5_000));
+    }
+  });
 }
 
 /** Two turns, of which the first has to be evaluated whole. */

@@ -1,14 +1,11 @@
 /** Throughput of the whole engine (child process, scheduler, IPC) against a bare step loop on the same model, in turn. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import os from 'node:os';
-import path from 'node:path';
 import { demoModelPath } from '../node/backends/llama-cpp/demo/demo-model.ts';
 import type { LlamaEngine } from '../node/backends/llama-cpp/engine.ts';
 import type { InferenceRequest } from '../protocols/inference/events.ts';
 import { BareSteps } from './bare-steps.ts';
 import { benchedEngine } from './benched-engine.ts';
 import { median } from './quantile.ts';
-import { writeRandomModel } from './random-model.ts';
+import { withRandomModel } from './random-model.ts';
 import { type BenchResult, type BenchRow, machineLine, table } from './result.ts';
 
 const MOST_STREAMS = 16;
@@ -29,17 +26,12 @@ interface Case {
 
 /** Medians of interleaved rounds. */
 export async function benchEngine({ mostRounds = Number.POSITIVE_INFINITY } = {}): Promise<BenchResult> {
-  const folder = mkdtempSync(path.join(os.tmpdir(), 'meshnode-bench-'));
-  const modelPath = path.join(folder, 'random-110m.gguf');
-  writeRandomModel(modelPath);
-  const random = { model: 'random-110m', modelPath, rounds: ROUNDS.random, target: 'ratio >= 0.95' };
-  // So small that all there is to see is what is around it.
-  const demo = { model: 'demo', modelPath: demoModelPath(), rounds: ROUNDS.demo, target: 'ratio >= 0.85' };
-  try {
+  return await withRandomModel(async (modelPath) => {
+    const random = { model: 'random-110m', modelPath, rounds: ROUNDS.random, target: 'ratio >= 0.95' };
+    // So small that all there is to see is what is around it.
+    const demo = { model: 'demo', modelPath: demoModelPath(), rounds: ROUNDS.demo, target: 'ratio >= 0.85' };
     return { name: 'engine', rows: [...(await benchCase(random, mostRounds)), ...(await benchCase(demo, mostRounds))] };
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
+  });
 }
 
 async function benchCase(of: Case, mostRounds: number): Promise<readonly BenchRow[]> {

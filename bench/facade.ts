@@ -1,9 +1,9 @@
 /** What the facade adds to a request, and how fast it writes streams: server and client in processes of their own. */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import http from 'node:http';
 import { connect } from 'node:net';
 import { STREAM_TOKENS, startBareServer, startFacadeServer } from './facade-server.ts';
+import { latencies, requestRate } from './http-load.ts';
 import { median } from './quantile.ts';
 import type { BenchResult } from './result.ts';
 
@@ -97,49 +97,16 @@ async function cpuOf(child: ChildProcess): Promise<number> {
   return cpuMs;
 }
 
-function request(port: number, agent: http.Agent): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(BODY) };
-    const call = http.request(
-      { host: '127.0.0.1', port, agent, method: 'POST', path: '/v1/chat/completions', headers },
-      (response) => {
-        response.resume();
-        response.on('end', () =>
-          response.statusCode === 200 ? resolve() : reject(new Error(`${response.statusCode}`)),
-        );
-      },
-    );
-    call.on('error', reject);
-    call.end(BODY);
-  });
-}
+const urlOf = (port: number): string => `http://127.0.0.1:${port}`;
 
 async function medianLatencyMs(port: number): Promise<number> {
-  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
-  const times: number[] = [];
-  for (let i = 0; i < LATENCY_REQUESTS; i += 1) {
-    const startedAt = performance.now();
-    await request(port, agent);
-    times.push(performance.now() - startedAt);
-  }
-  agent.destroy();
-  return median(times);
+  return median(await latencies(urlOf(port), LATENCY_REQUESTS, BODY));
 }
 
 async function requestsPerCore(server: Server): Promise<number> {
-  const agent = new http.Agent({ keepAlive: true, maxSockets: CONNECTIONS });
   const cpuBefore = await server.cpuMs();
-  let left = THROUGHPUT_REQUESTS;
-  const worker = async (): Promise<void> => {
-    while (left > 0) {
-      left -= 1;
-      await request(server.port, agent);
-    }
-  };
-  await Promise.all(Array.from({ length: CONNECTIONS }, worker));
-  const cpuMs = (await server.cpuMs()) - cpuBefore;
-  agent.destroy();
-  return (THROUGHPUT_REQUESTS * 1000) / cpuMs;
+  await requestRate(urlOf(server.port), THROUGHPUT_REQUESTS, CONNECTIONS, BODY);
+  return (THROUGHPUT_REQUESTS * 1000) / ((await server.cpuMs()) - cpuBefore);
 }
 
 async function streamRate(server: Server): Promise<{ perSecond: number; perCore: number }> {

@@ -1,4 +1,4 @@
-/** Clients of the bench of the HTTP hop: one after the other, 32 at once, and 200 that read streams. */
+/** Clients of the benches of HTTP: one after the other, 32 at once, and 200 that read streams. */
 import { once } from 'node:events';
 import http from 'node:http';
 import { HTTP_MODEL, STREAM_TOKENS } from './http-servers.ts';
@@ -15,9 +15,9 @@ function send(url: string, agent: http.Agent, body: string): http.ClientRequest 
   return request;
 }
 
-function ask(url: string, agent: http.Agent): Promise<void> {
+function ask(url: string, agent: http.Agent, body: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    const request = send(url, agent, WHOLE);
+    const request = send(url, agent, body);
     request.on('error', reject);
     request.on('response', (response) => {
       response.resume();
@@ -27,12 +27,12 @@ function ask(url: string, agent: http.Agent): Promise<void> {
 }
 
 /** Milliseconds of each of `count` requests, one after the other on one connection. */
-export async function latencies(url: string, count: number): Promise<readonly number[]> {
+export async function latencies(url: string, count: number, body: string = WHOLE): Promise<readonly number[]> {
   const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
   const times: number[] = [];
   for (let i = 0; i < count; i += 1) {
     const startedAt = performance.now();
-    await ask(url, agent);
+    await ask(url, agent, body);
     times.push(performance.now() - startedAt);
   }
   agent.destroy();
@@ -40,13 +40,18 @@ export async function latencies(url: string, count: number): Promise<readonly nu
 }
 
 /** Requests a second over `connections` connections. */
-export async function requestRate(url: string, count: number, connections: number): Promise<number> {
+export async function requestRate(
+  url: string,
+  count: number,
+  connections: number,
+  body: string = WHOLE,
+): Promise<number> {
   const agent = new http.Agent({ keepAlive: true, maxSockets: connections });
   let left = count;
   const worker = async (): Promise<void> => {
     while (left > 0) {
       left -= 1;
-      await ask(url, agent);
+      await ask(url, agent, body);
     }
   };
   const startedAt = performance.now();

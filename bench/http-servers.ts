@@ -78,7 +78,7 @@ function proxy(target: string): http.Server {
   });
 }
 
-if (process.argv[2] === '--serve') {
+if (process.argv[1] === import.meta.filename && process.argv[2] === '--serve') {
   const [, , , kind, target = ''] = process.argv;
   const server = kind === 'proxy' ? proxy(target) : upstream();
   server.keepAliveTimeout = 60_000;

@@ -1,5 +1,7 @@
 /** A llama of 110 million random weights, Q8_0: as slow as a small real model, so that overhead shows in its true size. */
-
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { type Metadata, type Tensor, writeGguf } from '../node/backends/llama-cpp/demo/training/gguf-writer.ts';
 import { CHATML_TEMPLATE } from '../node/backends/llama-cpp/prompt/chat-template.ts';
 
@@ -11,9 +13,21 @@ const VOCAB = 32_000;
 const CONTROL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>'];
 const BYTES = 256;
 
-/** Writes the model to `path`; the same bytes each time. */
-export function writeRandomModel(path: string): void {
-  writeGguf(path, metadata(), tensors());
+/** Writes the model to `modelPath`; the same bytes each time. */
+export function writeRandomModel(modelPath: string): void {
+  writeGguf(modelPath, metadata(), tensors());
+}
+
+/** Runs `use` with the model in a file that is gone afterwards. */
+export async function withRandomModel<T>(use: (modelPath: string) => Promise<T>): Promise<T> {
+  const folder = mkdtempSync(path.join(tmpdir(), 'meshnode-bench-'));
+  try {
+    const modelPath = path.join(folder, 'random-110m.gguf');
+    writeRandomModel(modelPath);
+    return await use(modelPath);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }
 
 function metadata(): Metadata[] {

@@ -1,14 +1,11 @@
 /** What pages of other sites may not do with this node: upload, begin or cancel batches, use a public name of it. */
 import assert from 'node:assert/strict';
-import { rmSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { CallbackInbox } from '../../node/api/resource-server/callback-inbox.ts';
 import { systemClock } from '../../node/common/clock.ts';
-import { silentLogger } from '../../node/common/logger.ts';
-import { BatchService } from '../../node/routing/batch-service.ts';
 import { Federation } from '../../node/routing/federation.ts';
 import { FirstParts } from '../support/first-parts.ts';
-import { temporaryDir } from '../support/node-process.ts';
+import { idleBatches } from '../support/idle-batches.ts';
 import { type RawAnswer, rawRequest } from '../support/raw-http.ts';
 import { type ScriptedFacade, startFacade } from '../support/scripted-facade.ts';
 
@@ -20,24 +17,12 @@ const FORM = [
   ...['--x', 'Content-Disposition: form-data; name="file"; filename="in.jsonl"', '', LINE, '--x--', ''],
 ].join('\r\n');
 
-const dataDir = temporaryDir();
-let service: BatchService;
+const batches = idleBatches();
+const { service } = batches;
 let open: ScriptedFacade;
 let keyed: ScriptedFacade;
 
 before(async () => {
-  service = new BatchService(
-    {
-      dispatcher: { dispatch: () => assert.fail('nothing is asked') },
-      room: { free: () => 0, lookFurther: async () => {} },
-      answer: () => assert.fail('nothing is answered'),
-      isOpen: () => false,
-      clock: systemClock,
-      logger: silentLogger,
-      warn: () => {},
-    },
-    { dataDir },
-  );
   const inbox = new CallbackInbox({ clock: systemClock }, { publicUrl: `http://${PUBLIC_HOST}`, secret: null });
   const parts = new FirstParts({});
   const federation = new Federation({ fixtures: parts, states: parts, clock: systemClock });
@@ -47,8 +32,7 @@ before(async () => {
 });
 after(async () => {
   await Promise.all([open.stop(), keyed.stop()]);
-  await service.stop();
-  rmSync(dataDir, { recursive: true, force: true });
+  await batches.remove();
 });
 
 interface Sent {

@@ -1,46 +1,27 @@
 /** Uploads and batches that are made to harm: what they may take, and what they must not break. */
 import assert from 'node:assert/strict';
-import { readdirSync, rmSync } from 'node:fs';
 import { IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
-import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { multipartFile } from '../../node/api/multipart-upload.ts';
-import { systemClock } from '../../node/common/clock.ts';
 import { MeshError } from '../../node/common/errors.ts';
-import { silentLogger } from '../../node/common/logger.ts';
-import { BatchService } from '../../node/routing/batch-service.ts';
-import { temporaryDir } from '../support/node-process.ts';
+import { idleBatches } from '../support/idle-batches.ts';
 import { type ScriptedFacade, startFacade } from '../support/scripted-facade.ts';
 
 const STORED_BYTES = 1000;
 
-const dataDir = temporaryDir();
-let service: BatchService;
+const batches = idleBatches({ storedBytes: STORED_BYTES, mostFiles: 3, mostOpen: 2 });
+const { service, stored } = batches;
 let facade: ScriptedFacade;
 
 before(async () => {
-  service = new BatchService(
-    {
-      dispatcher: { dispatch: () => assert.fail('nothing is asked') },
-      room: { free: () => 0, lookFurther: async () => {} },
-      answer: () => assert.fail('nothing is answered'),
-      isOpen: () => false,
-      clock: systemClock,
-      logger: silentLogger,
-      warn: () => {},
-    },
-    { dataDir, storedBytes: STORED_BYTES, mostFiles: 3, mostOpen: 2 },
-  );
   facade = await startFacade({}, {}, { batches: service });
 });
 after(async () => {
   await facade.stop();
-  await service.stop();
-  rmSync(dataDir, { recursive: true, force: true });
+  await batches.remove();
 });
 
-const stored = (): string[] => readdirSync(path.join(dataDir, 'batch-files'));
 const status = async (route: string, init: RequestInit = {}): Promise<number> => {
   const response = await fetch(facade.url + route, init);
   await response.arrayBuffer();

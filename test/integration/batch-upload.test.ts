@@ -1,49 +1,30 @@
 /** Uploads: large, slow, too large, cut off. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { readdirSync, rmSync } from 'node:fs';
 import http from 'node:http';
-import path from 'node:path';
 import { after, before, test } from 'node:test';
 import OpenAI, { APIError, toFile } from 'openai';
-import { systemClock } from '../../node/common/clock.ts';
-import { silentLogger } from '../../node/common/logger.ts';
-import { BatchService } from '../../node/routing/batch-service.ts';
-import { temporaryDir } from '../support/node-process.ts';
+import { idleBatches } from '../support/idle-batches.ts';
 import { type ScriptedFacade, startFacade } from '../support/scripted-facade.ts';
 
 const REQUEST_TIMEOUT_MS = 300;
 const LARGEST_BYTES = 30_000_000;
 
-const dataDir = temporaryDir();
-let service: BatchService;
+const batches = idleBatches({ fileBytes: LARGEST_BYTES, storedBytes: 2 * LARGEST_BYTES });
 let facade: ScriptedFacade;
 
 before(async () => {
-  service = new BatchService(
-    {
-      dispatcher: { dispatch: () => assert.fail('nothing is asked') },
-      room: { free: () => 0, lookFurther: async () => {} },
-      answer: () => assert.fail('nothing is answered'),
-      isOpen: () => false,
-      clock: systemClock,
-      logger: silentLogger,
-      warn: () => {},
-    },
-    { dataDir, fileBytes: LARGEST_BYTES, storedBytes: 2 * LARGEST_BYTES },
-  );
   const times = { requestTimeoutMs: REQUEST_TIMEOUT_MS, headersTimeoutMs: REQUEST_TIMEOUT_MS, timeoutCheckMs: 50 };
-  facade = await startFacade({}, times, { batches: service });
+  facade = await startFacade({}, times, { batches: batches.service });
 });
 after(async () => {
   await facade.stop();
-  await service.stop();
-  rmSync(dataDir, { recursive: true, force: true });
+  await batches.remove();
 });
 
 const client = (): OpenAI =>
   new OpenAI({ baseURL: `${facade.url}/v1`, apiKey: 'none', maxRetries: 0, timeout: 30_000 });
-const stored = (): number => readdirSync(path.join(dataDir, 'batch-files')).length;
+const stored = (): number => batches.stored().length;
 const upload = async (bytes: Uint8Array): Promise<OpenAI.FileObject> =>
   await client().files.create({ file: await toFile(bytes, 'in.jsonl'), purpose: 'batch' });
 

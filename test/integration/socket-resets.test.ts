@@ -1,41 +1,26 @@
 /** Connections that are reset at every step of an upload, a download and a push: nothing is left, and the node lives. */
 import assert from 'node:assert/strict';
-import { readdirSync, rmSync } from 'node:fs';
-import path from 'node:path';
+import { rmSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { CallbackInbox } from '../../node/api/resource-server/callback-inbox.ts';
 import { systemClock } from '../../node/common/clock.ts';
-import { silentLogger } from '../../node/common/logger.ts';
-import { BatchService } from '../../node/routing/batch-service.ts';
 import { Federation } from '../../node/routing/federation.ts';
 import { FirstParts } from '../support/first-parts.ts';
-import { temporaryDir } from '../support/node-process.ts';
+import { idleBatches } from '../support/idle-batches.ts';
 import { openSocket } from '../support/raw-http.ts';
 import { type ScriptedFacade, startFacade } from '../support/scripted-facade.ts';
 
 const FILE_BYTES = 200_000;
 
-const dataDir = temporaryDir();
+const batches = idleBatches();
+const { service } = batches;
 const inbox = new CallbackInbox({ clock: systemClock }, { publicUrl: 'http://node.example', secret: null });
-let service: BatchService;
 let facade: ScriptedFacade;
 const uncaught: unknown[] = [];
 const note = (error: unknown): void => void uncaught.push(error);
 
 before(async () => {
   process.on('unhandledRejection', note).on('uncaughtException', note);
-  service = new BatchService(
-    {
-      dispatcher: { dispatch: () => assert.fail('nothing is asked') },
-      room: { free: () => 0, lookFurther: async () => {} },
-      answer: () => assert.fail('nothing is answered'),
-      isOpen: () => false,
-      clock: systemClock,
-      logger: silentLogger,
-      warn: () => {},
-    },
-    { dataDir },
-  );
   const parts = new FirstParts({});
   const federation = new Federation({ fixtures: parts, states: parts, clock: systemClock });
   facade = await startFacade({}, {}, { batches: service, streamCallbacks: inbox, federation });
@@ -43,9 +28,8 @@ before(async () => {
 });
 after(async () => {
   await facade.stop();
-  await service.stop();
+  await batches.remove();
   process.off('unhandledRejection', note).off('uncaughtException', note);
-  rmSync(dataDir, { recursive: true, force: true });
 });
 
 async function* once(text: string): AsyncGenerator<Uint8Array> {
@@ -72,9 +56,8 @@ function post(route: string, type: string, body: string, headers: readonly strin
 
 /** Alive, with one file, and nothing thrown past everybody. */
 async function allIsWell(): Promise<void> {
-  const files = path.join(dataDir, 'batch-files');
-  for (let tries = 0; readdirSync(files).length !== service.listFiles({ limit: 100 }).length; tries += 1) {
-    assert.ok(tries < 500, `left over: ${readdirSync(files).join(', ')}`);
+  for (let tries = 0; batches.stored().length !== service.listFiles({ limit: 100 }).length; tries += 1) {
+    assert.ok(tries < 500, `left over: ${batches.stored().join(', ')}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   assert.equal((await fetch(`${facade.url}/v1/models`)).status, 200);
@@ -120,8 +103,7 @@ test('a download that is reset, or whose file is gone, ends alone', async () => 
     if (index > 0) await new Promise((resolve) => socket.once('data', resolve));
     socket.resetAndDestroy();
   }
-  const gone = path.join(dataDir, 'batch-files', id);
-  rmSync(gone);
+  rmSync(service.path(id));
   const response = await fetch(`${facade.url}/v1/files/${id}/content`);
   assert.equal(response.status, 500);
   assert.match(await response.text(), /"error"/);

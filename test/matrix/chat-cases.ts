@@ -8,6 +8,7 @@ import {
   type MatrixCase,
   only,
   refusals,
+  rowsOf,
   samePrompt,
   sameText,
   tokensAre,
@@ -21,16 +22,7 @@ const chat = (...messages: readonly Fields[]): Fields => ({ ...CHAT, messages })
 const CALLED = said({ content: null, tool_calls: [call({ name: 'weather', arguments: '{"city":"Ulm"}' })] });
 const RESULT: Fields = { role: 'tool', tool_call_id: 'call_1', content: 'It rains.' };
 
-const row = (
-  fields: readonly string[],
-  says: string,
-  rest: Omit<MatrixCase, 'route' | 'fields' | 'says'>,
-): MatrixCase => ({
-  route: 'chat',
-  fields,
-  says,
-  ...rest,
-});
+const row = rowsOf('chat');
 
 /** The same prompt, hence the same answer. */
 const same: MatrixCase['holds'] = (answer, asked) => {

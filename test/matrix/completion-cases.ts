@@ -8,17 +8,13 @@ import {
   only,
   otherText,
   refusals,
+  rowsOf,
   sameText,
   texts,
   tokensAre,
 } from './matrix-case.ts';
 
-const row = (field: string, says: string, rest: Omit<MatrixCase, 'route' | 'fields' | 'says'>): MatrixCase => ({
-  route: 'completion',
-  fields: [field],
-  says,
-  ...rest,
-});
+const row = rowsOf('completion');
 
 interface Told {
   readonly tokens: string[];

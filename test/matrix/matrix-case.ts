@@ -41,6 +41,15 @@ export interface MatrixCase {
   readonly holds?: (answer: Answer, asked: Asked) => void;
 }
 
+/** Makes the rows of one route: for one field or several, what holds, and the rest of the row. */
+export const rowsOf =
+  (route: Route) =>
+  (
+    fields: string | readonly string[],
+    says: string,
+    rest: Omit<MatrixCase, 'route' | 'fields' | 'says'>,
+  ): MatrixCase => ({ route, fields: [fields].flat(), says, ...rest });
+
 export const of = (given: Given, facts: Facts): Fields => (typeof given === 'function' ? given(facts) : given);
 
 export const user = (content: unknown): Fields => ({ role: 'user', content });

@@ -3,12 +3,7 @@ import assert from 'node:assert/strict';
 import type { Answer, ResultBody } from '../support/matrix-answer.ts';
 import { EMBED, RANK } from '../support/matrix-nodes.ts';
 import { TINY_BERT_DIMENSIONS } from '../support/tiny-bert.ts';
-import { COMPLETION, type Fields, type MatrixCase, refusals, user } from './matrix-case.ts';
-
-type Rest = Omit<MatrixCase, 'route' | 'fields' | 'says'>;
-const rows =
-  (route: MatrixCase['route']) =>
-  (fields: readonly string[], says: string, rest: Rest): MatrixCase => ({ route, fields, says, ...rest });
+import { COMPLETION, type Fields, type MatrixCase, refusals, rowsOf, user } from './matrix-case.ts';
 
 const EMBEDDING: Fields = { model: EMBED, input: 'an owl' };
 const RERANK: Fields = { model: RANK, query: 'what is an owl', documents: ['a car', 'an owl is a bird', 'x'] };
@@ -41,7 +36,7 @@ function near(some: readonly number[][], others: readonly number[][]): void {
 const sameVectors: MatrixCase['holds'] = (answer, { plain }) => near(vectors(answer), vectors(plain));
 const scores = ({ results }: ResultBody): number[] => results.map((result) => result.relevance_score);
 
-const embedding = rows('embedding');
+const embedding = rowsOf('embedding');
 const EMBEDDING_CASES: readonly MatrixCase[] = [
   embedding(['model', 'input'], 'gives a vector', {
     body: EMBEDDING,
@@ -95,7 +90,7 @@ const EMBEDDING_CASES: readonly MatrixCase[] = [
   ]),
 ];
 
-const rerank = rows('rerank');
+const rerank = rowsOf('rerank');
 const RERANK_CASES: readonly MatrixCase[] = [
   rerank(['model', 'query', 'documents'], 'scores all, the best first', {
     body: RERANK,
@@ -144,7 +139,7 @@ const RERANK_CASES: readonly MatrixCase[] = [
   ]),
 ];
 
-const tokenize = rows('tokenize');
+const tokenize = rowsOf('tokenize');
 const sameTokens: MatrixCase['holds'] = ({ result }, { plain }) => {
   assert.ok(result.count > 0 && result.count === result.tokens.length);
   assert.deepEqual(result.tokens, plain.result.tokens);
@@ -200,7 +195,7 @@ const TOKENIZE_CASES: readonly MatrixCase[] = [
 ];
 
 const DETOKENIZE_CASES: readonly MatrixCase[] = [
-  rows('detokenize')(['model', 'tokens'], 'gives the text back', {
+  rowsOf('detokenize')(['model', 'tokens'], 'gives the text back', {
     body: ({ promptTokens }) => ({ tokens: promptTokens }),
     holds: ({ result }) => assert.equal(result.prompt, COMPLETION.prompt),
   }),

@@ -9,6 +9,7 @@ import {
   only,
   otherText,
   refusals,
+  rowsOf,
   sameText,
   texts,
   user,
@@ -26,12 +27,7 @@ export function sharedCases(route: 'chat' | 'completion'): MatrixCase[] {
     seed: 7,
     max_tokens: 60,
   };
-  const row = (field: string, says: string, rest: Omit<MatrixCase, 'route' | 'fields' | 'says'>): MatrixCase => ({
-    route,
-    fields: [field],
-    says,
-    ...rest,
-  });
+  const row = rowsOf(route);
   const likeGreedy = (field: string, fields: Fields): MatrixCase =>
     row(field, `as far as it goes leaves the likeliest: ${JSON.stringify(fields)}`, {
       body: { ...hot, ...fields },

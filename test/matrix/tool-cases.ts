@@ -8,7 +8,17 @@ import {
   WEATHER_PARAMETERS,
 } from '../support/client-questions.ts';
 import type { Answer } from '../support/matrix-answer.ts';
-import { CHAT, type Fields, longerPrompt, type MatrixCase, only, refusals, sameText, user } from './matrix-case.ts';
+import {
+  CHAT,
+  type Fields,
+  longerPrompt,
+  type MatrixCase,
+  only,
+  refusals,
+  rowsOf,
+  sameText,
+  user,
+} from './matrix-case.ts';
 
 const SCHEMAS: Readonly<Record<string, object>> = { weather: WEATHER_PARAMETERS, clock: CLOCK_PARAMETERS };
 const NOTHING = { not: {} };
@@ -19,16 +29,7 @@ const BOTH: Fields = { ...ASKED, tools: TOOLS };
 const BARE: Fields = { type: 'function', function: { name: 'go', parameters: CLOCK_PARAMETERS } };
 const CALL_TOKENS = 120;
 
-const row = (
-  fields: readonly string[],
-  says: string,
-  rest: Omit<MatrixCase, 'route' | 'fields' | 'says'>,
-): MatrixCase => ({
-  route: 'chat',
-  fields,
-  says,
-  ...rest,
-});
+const row = rowsOf('chat');
 
 /** Calls and nothing else, with arguments that are valid; the names, in order. */
 function called(answer: Answer): string[] {
